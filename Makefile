@@ -1,0 +1,26 @@
+# Thin: every target is a script. PG_CONFIG=... picks a PostgreSQL, ODIN_DIR=... moves the private farm.
+.PHONY: up down reset build install check test docs bench
+
+up:
+	@scripts/up
+down:
+	@scripts/down
+reset:
+	@scripts/reset
+build:
+	@scripts/build
+# Installs into a PostgreSQL of your own: make install PG_CONFIG=/path/to/pg_config
+install:
+	@scripts/install
+check:
+	@scripts/check
+test:
+	@scripts/test
+# One kind: make test-sql test-isolation test-unit test-integration test-dump test-upgrade test-clients test-conformance test-readme
+test-%:
+	@scripts/test $*
+# Regenerates docs/tools.md from the registry
+docs:
+	@scripts/docs
+bench:
+	@scripts/bench

@@ -1,0 +1,103 @@
+//! Plans by hand, against brute force on small farms, and on a large one.
+
+use super::*;
+
+fn one(jobs: Value) -> Value {
+    json!({ "printers": [{ "class": 0 }], "eligible": [[0]], "jobs": jobs })
+}
+
+#[test]
+fn an_urgent_job_goes_first() {
+    let input = one(json!([{ "seconds": 100, "due": 1000 }, { "seconds": 100, "due": 100 }]));
+    let answer = plan(&input).unwrap();
+    assert_eq!(answer["tardiness"], 0);
+    assert_eq!(answer["rows"][0][0], 1);
+}
+
+#[test]
+fn a_job_moved_by_hand_wins_over_lateness() {
+    let mut input = one(json!([{ "seconds": 100, "due": 1000 }, { "seconds": 100, "due": 100 }]));
+    input["by_hand"] = json!([0]);
+    let answer = plan(&input).unwrap();
+    assert_eq!(answer["rows"][0][0], 0);
+    assert_eq!(answer["tardiness"], 100);
+}
+
+#[test]
+fn same_material_is_kept_together() {
+    let input = json!({ "printers": [{ "class": 0, "slots": [[0]], "changeover": 600 }], "eligible": [[0]],
+        "jobs": [{ "seconds": 60, "needs": [0] }, { "seconds": 60, "needs": [1] }, { "seconds": 60, "needs": [0] }, { "seconds": 60, "needs": [1] }] });
+    assert_eq!(plan(&input).unwrap()["changeovers"], 1);
+}
+
+#[test]
+fn nothing_starts_in_a_window_and_what_fits_nowhere_is_told() {
+    let input = json!({ "printers": [{ "class": 0, "windows": [[0, 500]] }], "eligible": [[0], []],
+        "jobs": [{ "seconds": 10, "class": 0 }, { "seconds": 10, "class": 1 }] });
+    let answer = plan(&input).unwrap();
+    assert_eq!(answer["rows"], json!([[0, 0, 500, 510, 0]]));
+    assert_eq!(answer["homeless"], json!([1]));
+}
+
+/// Every order of the jobs on every printer, by brute force.
+fn optimum(problem: &Problem, left: &[usize], plan: &mut Plan) -> i64 {
+    if left.is_empty() {
+        let mut sum = 0;
+        for m in 0..plan.len() {
+            problem.walk(m, &plan[m], |job, at| {
+                sum += (at.end - problem.jobs[job].due.unwrap()).max(0);
+            });
+        }
+        return sum;
+    }
+    let mut best = i64::MAX;
+    for i in 0..left.len() {
+        let mut rest = left.to_vec();
+        let job = rest.remove(i);
+        for m in 0..plan.len() {
+            plan[m].push(job);
+            best = best.min(optimum(problem, &rest, plan));
+            plan[m].pop();
+        }
+    }
+    best
+}
+
+#[test]
+fn small_plans_are_within_five_percent_of_the_optimum() {
+    let mut seed: u64 = 7;
+    let mut next = |below: u64| {
+        seed = seed
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (seed >> 33) % below
+    };
+    let (mut ours, mut best) = (0, 0);
+    for _ in 0..40 {
+        let jobs: Vec<Value> = (0..6)
+            .map(|_| json!({ "seconds": 60 * (10 + next(90)), "due": 60 * (20 + next(150)), "needs": [next(2)] }))
+            .collect();
+        let input = json!({ "printers": [{ "class": 0, "slots": [[0]], "changeover": 900 }, { "class": 0, "slots": [[1]], "changeover": 900 }], "eligible": [[0]], "jobs": jobs });
+        let problem = Problem::read(&input).unwrap();
+        ours += plan(&input).unwrap()["tardiness"].as_i64().unwrap();
+        best += optimum(&problem, &[0, 1, 2, 3, 4, 5], &mut vec![Vec::new(); 2]);
+    }
+    assert!(best > 0);
+    assert!(ours as f64 <= 1.05 * best as f64, "{ours} against {best}");
+}
+
+#[test]
+fn a_large_farm_is_planned_in_seconds() {
+    let printers: Vec<Value> = (0..1000)
+        .map(|i| json!({ "class": i % 5, "slots": [[i % 8]], "changeover": 900 }))
+        .collect();
+    let jobs: Vec<Value> = (0..10_000u64)
+        .map(|i| json!({ "seconds": 600 + (i * 7919) % 40_000, "due": (i * 104_729) % 400_000, "class": i % 10, "needs": [i % 8] }))
+        .collect();
+    let eligible: Vec<Value> = (0..10)
+        .map(|i| json!([i % 5, (i + 1) % 5, (i + 2) % 5]))
+        .collect();
+    let answer =
+        plan(&json!({ "printers": printers, "jobs": jobs, "eligible": eligible })).unwrap();
+    assert_eq!(answer["rows"].as_array().unwrap().len(), 10_000);
+}

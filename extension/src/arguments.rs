@@ -1,0 +1,64 @@
+//! The leaf behind step 3 of a call: arguments checked against a compiled spec that the backend keeps.
+
+use odin_core::{canonical, nearest, Spec};
+use pgrx::prelude::*;
+use pgrx::JsonB;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// More tools than any farm has; past it the cache starts anew instead of growing without end.
+const KEPT_SPECS: usize = 2000;
+
+thread_local! {
+    static SPECS: RefCell<HashMap<(i64, i64), Spec>> = RefCell::new(HashMap::new());
+}
+
+/// NULL = this backend does not know that version of the tool yet: call `arguments_load`.
+#[pg_extern]
+fn arguments_prepare(tool: i64, version: i64, sent: JsonB) -> Option<JsonB> {
+    SPECS.with(|specs| {
+        specs
+            .borrow()
+            .get(&(tool, version))
+            .map(|spec| JsonB(spec.prepare(sent.0).into_json()))
+    })
+}
+
+/// Compile and keep a tool's spec; the answer is NULL or what is wrong with it.
+#[pg_extern]
+fn arguments_load(tool: i64, version: i64, spec: JsonB) -> Option<String> {
+    match Spec::compile(&spec.0) {
+        Ok(compiled) => {
+            SPECS.with(|specs| {
+                let mut specs = specs.borrow_mut();
+                specs.retain(|(t, v), _| *t != tool || *v == version);
+                if specs.len() >= KEPT_SPECS {
+                    specs.clear();
+                }
+                specs.insert((tool, version), compiled);
+            });
+            None
+        }
+        Err(e) => Some(e.to_string()),
+    }
+}
+
+/// The problem with a JSON Schema, or NULL.
+#[pg_extern(immutable, parallel_safe)]
+fn schema_problem(schema: JsonB) -> Option<String> {
+    Spec::compile(&serde_json::json!({ "schema": schema.0 }))
+        .err()
+        .map(|e| e.to_string())
+}
+
+/// The one text of a JSON value, for fingerprints.
+#[pg_extern(immutable, parallel_safe, name = "canonical")]
+fn canonical_text(value: JsonB) -> String {
+    canonical(&value.0)
+}
+
+/// The candidate nearest to a word, or NULL when none is near.
+#[pg_extern(immutable, parallel_safe, name = "nearest")]
+fn nearest_word(word: &str, candidates: Vec<Option<String>>) -> Option<String> {
+    nearest(word, candidates.iter().flatten().map(String::as_str)).map(str::to_owned)
+}

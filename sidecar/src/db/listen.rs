@@ -1,0 +1,120 @@
+//! LISTEN on one connection per sidecar, for ever. A notification only wakes: the truth is in the tables.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio_postgres::AsyncMessage;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Connector;
+use super::DbError;
+
+/// What a sidecar listens for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Tools, prompts, resources or keys changed.
+    Registry,
+    /// Rows behind resources changed.
+    Resources,
+    /// There is work to claim.
+    Work,
+    /// An answer or a cancellation for a call is in the bridge tables.
+    Bridge,
+    /// A session of an older revision changed what it watches.
+    Sessions,
+}
+
+impl Channel {
+    const ALL: [(Channel, &'static str); 5] = [
+        (Channel::Registry, "odin_registry"),
+        (Channel::Resources, "odin_resources"),
+        (Channel::Work, "odin_work"),
+        (Channel::Bridge, "odin_bridge"),
+        (Channel::Sessions, "odin_sessions"),
+    ];
+
+    fn named(name: &str) -> Option<Channel> {
+        Channel::ALL
+            .iter()
+            .find(|(_, n)| *n == name)
+            .map(|(channel, _)| *channel)
+    }
+}
+
+pub struct Listener {
+    wake: broadcast::Sender<Channel>,
+}
+
+impl Listener {
+    pub(super) fn start(connector: Connector, stop: CancellationToken) -> Arc<Self> {
+        let (wake, _) = broadcast::channel(256);
+        let listener = Arc::new(Listener { wake });
+        let task = listener.clone();
+        tokio::spawn(async move {
+            let mut failures = 0u32;
+            loop {
+                let started = std::time::Instant::now();
+                let result = tokio::select! {
+                    r = task.session(&connector) => r,
+                    () = stop.cancelled() => return,
+                };
+                if started.elapsed() > Duration::from_secs(10) {
+                    failures = 0;
+                }
+                match result {
+                    Err(e) if failures == 0 => {
+                        tracing::warn!(error = %e, "listening connection lost");
+                    }
+                    _ => {}
+                }
+                failures = (failures + 1).min(7);
+                let wait = Duration::from_millis(50 << failures);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        });
+        listener
+    }
+
+    /// Every wake-up from now on. A receiver that lags simply wakes once for many.
+    pub fn subscribe(&self) -> broadcast::Receiver<Channel> {
+        self.wake.subscribe()
+    }
+
+    async fn session(&self, connector: &Connector) -> Result<(), DbError> {
+        let (sender, mut heard) = mpsc::unbounded_channel();
+        let (client, _driver) = connector
+            .connect(move |message| {
+                if let AsyncMessage::Notification(n) = message {
+                    let _ = sender.send(n.channel().to_owned());
+                }
+            })
+            .await?;
+        for (_, name) in Channel::ALL {
+            client.batch_execute(&format!("LISTEN {name}")).await?;
+        }
+        // What happened while nobody listened is unknown: wake everybody once.
+        for (channel, _) in Channel::ALL {
+            let _ = self.wake.send(channel);
+        }
+        let mut alive = tokio::time::interval(Duration::from_secs(30));
+        alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                name = heard.recv() => match name {
+                    Some(name) => {
+                        if let Some(channel) = Channel::named(&name) {
+                            let _ = self.wake.send(channel);
+                        }
+                    }
+                    None => return Err(DbError::Unavailable("connection closed".to_owned())),
+                },
+                // A silent network failure shows only when something is sent.
+                _ = alive.tick() => client.batch_execute("").await?,
+            }
+        }
+    }
+}

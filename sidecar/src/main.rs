@@ -1,0 +1,81 @@
+//! odin-farm: the farm's way to the outside. It carries calls to PostgreSQL and answers back; it holds no rules.
+
+mod app;
+mod auth;
+mod bridge;
+mod config;
+mod db;
+mod files;
+mod gateway;
+mod limits;
+mod mcp;
+mod origin;
+mod printers;
+mod registry;
+mod rest;
+mod server;
+mod slicers;
+mod telemetry;
+mod work;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "odin-farm", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve MCP at /mcp, health and metrics over HTTP, and work on tasks
+    Serve(Box<config::Serve>),
+    /// Do background work only: tasks, slicing, printers
+    Worker(Box<config::Worker>),
+    /// Speak MCP on stdin and stdout, for clients that start their servers
+    Stdio(Box<config::Stdio>),
+}
+
+/// 128 random bits in hex: ids that nobody can guess.
+pub fn random_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    match &cli.command {
+        Command::Serve(config) => telemetry::init(&config.common, "info"),
+        Command::Worker(config) => telemetry::init(&config.common, "info"),
+        // The client shows our stderr to its user.
+        Command::Stdio(config) => telemetry::init(&config.common, "warn"),
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // A call's whole state machine lives on one stack while it is polled; unoptimised, that is more than the 2 MB default.
+        .thread_stack_size(8 * 1024 * 1024)
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("odin-farm: {e}");
+            return std::process::ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(config) => server::run(*config).await,
+            Command::Worker(config) => work::run(*config).await,
+            Command::Stdio(config) => mcp::stdio::run(*config).await,
+        }
+    });
+    // Reading stdin blocks a thread of the runtime: do not wait for it.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("odin-farm: {e}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! HTTP towards printers: no proxy, no redirects, no credentials in logs or errors, and a fault that knows whether the
+//! request may have arrived.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use http::header::{HeaderName, HeaderValue, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Method, Request, StatusCode, Uri};
+use http_body::Frame;
+use http_body_util::{combinators::UnsyncBoxBody, BodyExt, Full, Limited, StreamBody};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use super::driver::Fault;
+use super::spool::Spooled;
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// No printer's answer is larger; a list of ten thousand files is 2 MB.
+const MOST_ANSWER: usize = 16 * 1024 * 1024;
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_secs(10);
+const UPLOAD_LIMIT: Duration = Duration::from_secs(600);
+
+pub struct Http {
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+    base: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Result<Value, Fault> {
+        serde_json::from_slice(&self.body)
+            .map_err(|_| Fault::odd(format!("the server answered {} with something that is not JSON; is this the right address and protocol?", self.status.as_u16())))
+    }
+
+    /// What the server says is wrong, in one line.
+    pub fn complaint(&self) -> String {
+        let said = serde_json::from_slice::<Value>(&self.body).ok();
+        let text = said
+            .as_ref()
+            .and_then(|v| {
+                v["error"]
+                    .as_str()
+                    .or(v["message"].as_str())
+                    .map(str::to_owned)
+            })
+            .unwrap_or_else(|| {
+                String::from_utf8_lossy(&self.body[..self.body.len().min(200)])
+                    .trim()
+                    .to_owned()
+            });
+        let text: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
+        match text.is_empty() {
+            true => self.status.to_string(),
+            false => format!("{} {text}", self.status.as_u16()),
+        }
+    }
+}
+
+/// The base address: `host`, `host:port` or a URL.
+pub fn base(address: &str) -> Result<String, Fault> {
+    let text = address.trim().trim_end_matches('/');
+    let text = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    let uri: Uri = text
+        .parse()
+        .map_err(|_| Fault::unreachable(format!("{address:?} is not an address")))?;
+    match (uri.scheme_str(), uri.authority()) {
+        // A password in the address would end up in messages.
+        (Some("http" | "https"), Some(a)) if !a.as_str().contains('@') => Ok(text),
+        _ => Err(Fault::unreachable(
+            "the address must be host, host:port or http://host:port/path, without a password",
+        )),
+    }
+}
+
+impl Http {
+    pub fn new(address: &str, headers: &[(&'static str, &str)]) -> Result<Http, Fault> {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_LIMIT));
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_native_roots()
+            .map_err(|e| Fault::odd(format!("the system's certificates cannot be read: {e}")))?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let mut own = Vec::new();
+        for (name, value) in headers {
+            let mut value = HeaderValue::from_str(value).map_err(|_| {
+                Fault::auth("the credential holds characters that no HTTP header can carry")
+            })?;
+            value.set_sensitive(true);
+            own.push((HeaderName::from_static(name), value));
+        }
+        Ok(Http {
+            client: Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(2)
+                .build(connector),
+            base: base(address)?,
+            headers: own,
+        })
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Answer, Fault> {
+        self.send(Method::GET, path, None, full(Bytes::new()), SHORT)
+            .await
+            .map_err(harmless)
+    }
+
+    pub async fn post(&self, path: &str, body: &Value, limit: Duration) -> Result<Answer, Fault> {
+        let bytes = Bytes::from(body.to_string());
+        self.send(
+            Method::POST,
+            path,
+            Some(("application/json".into(), bytes.len() as u64)),
+            full(bytes),
+            limit,
+        )
+        .await
+    }
+
+    /// A file as multipart/form-data, streamed; its length is known beforehand.
+    pub async fn upload(
+        &self,
+        path: &str,
+        fields: &[(&str, &str)],
+        name: &str,
+        file: &Spooled,
+    ) -> Result<Answer, Fault> {
+        let boundary = format!("odin-{}", crate::random_id());
+        let mut head = String::new();
+        for (field, value) in fields {
+            head.push_str(&format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n"));
+        }
+        let name: String = name
+            .chars()
+            .filter(|c| !c.is_control() && *c != '"' && *c != '\\')
+            .collect();
+        head.push_str(&format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
+        ));
+        let tail = format!("\r\n--{boundary}--\r\n");
+        let length = head.len() as u64 + file.size + tail.len() as u64;
+        let pieces = futures::stream::iter([Ok(Bytes::from(head))])
+            .chain(file.stream())
+            .chain(futures::stream::iter([Ok(Bytes::from(tail))]));
+        let body = StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync();
+        let kind = format!("multipart/form-data; boundary={boundary}");
+        self.send(Method::POST, path, Some((kind, length)), body, UPLOAD_LIMIT)
+            .await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content: Option<(String, u64)>,
+        body: Body,
+        limit: Duration,
+    ) -> Result<Answer, Fault> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
+        if let Some((kind, length)) = content {
+            request = request
+                .header(CONTENT_TYPE, kind)
+                .header(CONTENT_LENGTH, length);
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let request = request
+            .body(body)
+            .map_err(|e| Fault::odd(format!("no request can be made of this: {e}")))?;
+        let talk = async {
+            let response = self
+                .client
+                .request(request)
+                .await
+                .map_err(|e| fault(&self.base, &e))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MOST_ANSWER)
+                .collect()
+                .await
+                .map_err(|_| Fault::broken(format!("{} broke off its answer", self.base)))?;
+            Ok(Answer {
+                status,
+                body: body.to_bytes(),
+            })
+        };
+        tokio::time::timeout(limit, talk).await.unwrap_or_else(|_| {
+            Err(Fault::broken(format!(
+                "{} did not answer within {} s",
+                self.base,
+                limit.as_secs()
+            )))
+        })
+    }
+}
+
+/// Asking changes nothing, so it does not matter whether it arrived.
+fn harmless(fault: Fault) -> Fault {
+    Fault {
+        maybe_sent: false,
+        ..fault
+    }
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes)
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// Whose fault it is, in words an operator can act on.
+fn fault(base: &str, error: &hyper_util::client::legacy::Error) -> Fault {
+    let mut chain = String::new();
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(e) = source {
+        chain.push_str(&format!("{e}; "));
+        source = e.source();
+    }
+    if !error.is_connect() {
+        return Fault::broken(format!("{base} broke the connection"));
+    }
+    let lower = chain.to_lowercase();
+    let why = if lower.contains("dns") || lower.contains("lookup") {
+        "its name cannot be resolved"
+    } else if lower.contains("refused") {
+        "the connection is refused: nothing listens on that port"
+    } else if ["certificate", "tls", "handshake", "corrupt message"]
+        .iter()
+        .any(|word| lower.contains(word))
+    {
+        "TLS fails: the certificate is not trusted, or the port does not speak TLS"
+    } else if lower.contains("timed out") || lower.contains("elapsed") || lower.contains("deadline")
+    {
+        "nothing answers: off, another network, or a firewall"
+    } else if lower.contains("unreachable") {
+        "there is no way to that network"
+    } else {
+        "the connection fails"
+    };
+    Fault::unreachable(format!("{base}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        assert_eq!(base("10.0.0.5").unwrap(), "http://10.0.0.5");
+        assert_eq!(
+            base("https://op.local/octoprint/").unwrap(),
+            "https://op.local/octoprint"
+        );
+        assert!(base("http://user:pw@host")
+            .unwrap_err()
+            .detail
+            .contains("without a password"));
+        assert!(base("ftp://host").is_err());
+        assert!(base("").is_err());
+    }
+
+    #[tokio::test]
+    async fn whose_fault() {
+        let refused = Http::new("127.0.0.1:1", &[])
+            .unwrap()
+            .post("/", &Value::Null, SHORT)
+            .await
+            .unwrap_err();
+        assert!(refused.detail.contains("refused"), "{refused}");
+        assert!(!refused.maybe_sent);
+        let unknown = Http::new("no-such-printer.invalid", &[])
+            .unwrap()
+            .get("/")
+            .await
+            .unwrap_err();
+        assert!(unknown.detail.contains("resolved"), "{unknown}");
+        // Something that hangs up after it has read the request.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut some = [0u8; 64];
+                let _ = tokio::io::AsyncReadExt::read(&mut socket, &mut some).await;
+            }
+        });
+        let broken = Http::new(&address, &[])
+            .unwrap()
+            .post("/", &Value::Null, SHORT)
+            .await
+            .unwrap_err();
+        assert!(broken.maybe_sent, "{broken}");
+    }
+}

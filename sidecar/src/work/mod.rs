@@ -1,0 +1,131 @@
+//! Background work: rows in the database that any sidecar may carry out, as odin_worker.
+
+mod facts;
+mod jobs;
+mod shop;
+mod slice;
+mod tasks;
+mod ticker;
+pub mod wait;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Common, DatabaseUrl, WorkOptions, Worker};
+use crate::db::Db;
+use crate::files::Files;
+use crate::slicers::Slicers;
+use shop::Shop;
+
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(600);
+
+/// What runs beside the requests; ends when the sidecar stops.
+pub struct Workers {
+    running: JoinSet<()>,
+    db: Option<Db>,
+}
+
+/// Without a worker login this sidecar answers requests only.
+pub fn start(
+    url: Option<&DatabaseUrl>,
+    work: &WorkOptions,
+    common: &Common,
+    stop: &CancellationToken,
+) -> Result<Workers, String> {
+    let mut running = JoinSet::new();
+    let Some(url) = url else {
+        tracing::info!("no worker login: this sidecar does no background work");
+        return Ok(Workers { running, db: None });
+    };
+    // One connection a task, and a few for claims, reports and the clock.
+    let size = work.task_workers + work.slice_workers + 8;
+    let db = Db::new(url.parse()?, size, common.pool_wait()).map_err(|e| e.to_string())?;
+    let listener = db.listen(stop.child_token());
+    running.spawn(ticker::run(db.clone(), stop.clone()));
+    if work.most_printers > 0 {
+        let keyring = common.keyring()?;
+        running.spawn(crate::printers::run(
+            db.clone(),
+            listener.clone(),
+            work.most_printers,
+            keyring,
+            stop.clone(),
+        ));
+    }
+    running.spawn(tasks::run(
+        db.clone(),
+        listener.clone(),
+        work.task_workers,
+        stop.clone(),
+    ));
+    let shop = Arc::new(Shop {
+        files: Files::new(db.clone()),
+        slicers: Slicers::find(&work.slicers),
+    });
+    // Reading files never waits behind slices.
+    for (kinds, most) in [(vec!["facts"], 2), (vec!["slice"], work.slice_workers)] {
+        if most > 0 {
+            running.spawn(jobs::run(
+                shop.clone(),
+                db.clone(),
+                listener.clone(),
+                kinds,
+                most,
+                stop.clone(),
+            ));
+        }
+    }
+    if work.slice_workers > 0 {
+        running.spawn(announce(shop, db.clone(), stop.clone()));
+    }
+    Ok(Workers {
+        running,
+        db: Some(db),
+    })
+}
+
+/// Which slicers there are: told at the start and now and then, for a database that was restored or a slicer that came.
+async fn announce(shop: Arc<Shop>, db: Db, stop: CancellationToken) {
+    loop {
+        shop.slicers.publish(&db).await;
+        tokio::select! {
+            () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// `odin-farm worker`: until a signal comes.
+pub async fn run(config: Worker) -> Result<(), String> {
+    let stop = CancellationToken::new();
+    let workers = start(
+        Some(&config.worker_url),
+        &config.work,
+        &config.common,
+        &stop,
+    )?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), database = ?config.worker_url, "working");
+    crate::server::signalled().await;
+    tracing::info!("shutting down");
+    stop.cancel();
+    workers
+        .finish(Duration::from_secs(config.shutdown_grace))
+        .await;
+    Ok(())
+}
+
+impl Workers {
+    /// Wait until leases are handed back, but no longer than `grace`.
+    pub async fn finish(mut self, grace: Duration) {
+        let all = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, all).await.is_err() {
+            tracing::warn!("background work did not end in time");
+        }
+        if let Some(db) = self.db {
+            db.close();
+        }
+    }
+}

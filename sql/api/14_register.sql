@@ -1,0 +1,236 @@
+-- Registering: any SQL function becomes a tool, a prompt or a resource with one statement.
+-- A registration never grants anything, and what cannot work is refused here with what to change.
+
+-- The function of a registered name, as regprocedure writes it; NULL when it is gone. Read from the catalog: a look-up by name fails for
+-- a schema that odin_owner may not enter and for a type that was dropped, and one such tool would take the whole list with it.
+CREATE OR REPLACE FUNCTION odin._function_oid(function text) RETURNS oid
+LANGUAGE plpgsql STABLE AS $f$
+DECLARE
+  path text[] := pg_catalog.parse_ident(function, false);
+BEGIN
+  RETURN (SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+           WHERE p.proname = path[pg_catalog.cardinality(path)] AND n.nspname = CASE WHEN pg_catalog.cardinality(path) > 1 THEN path[1] ELSE 'pg_catalog' END
+             AND p.oid::pg_catalog.regprocedure::text = function);
+END $f$;
+
+-- The same for a signature somebody wrote: int for integer, blanks, lengths.
+CREATE OR REPLACE FUNCTION odin._parsed_function(function text) RETURNS oid
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  path text[] := parse_ident(function, false);
+  wanted text[] := ARRAY(SELECT odin._type_name(trim(a)) FROM unnest(string_to_array(regexp_replace(substring(function FROM '\((.*)\)\s*$'), '\([0-9, ]*\)', '', 'g'), ',')) WITH ORDINALITY u(a, n) ORDER BY n);
+BEGIN
+  RETURN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+           WHERE ARRAY[n.nspname::text, p.proname::text] = path AND ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY u(t, n) ORDER BY n) = wanted);
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._type_name(written text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  RETURN coalesce(format_type(to_regtype(written), NULL), written);
+EXCEPTION WHEN insufficient_privilege OR undefined_object OR invalid_schema_name OR syntax_error THEN
+  RETURN written;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._resolve_function(function text) RETURNS oid
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  found oid[];
+  p pg_proc;
+BEGIN
+  IF coalesce(trim(function), '') = '' THEN
+    PERFORM odin.fail('registration_failed', 'function: give its name, schema.name');
+  ELSIF function LIKE '%(%' THEN
+    found := ARRAY[coalesce(odin._function_oid(function), odin._parsed_function(function))];
+  ELSE
+    found := ARRAY(SELECT c.oid FROM pg_proc c JOIN pg_namespace n ON n.oid = c.pronamespace
+                    WHERE ARRAY[n.nspname::text, c.proname::text] = parse_ident(function));
+  END IF;
+  IF cardinality(found) = 0 OR found[1] IS NULL THEN
+    PERFORM odin.fail('registration_failed', format('function: there is no %s', function), 'Give schema.name, with argument types when it is overloaded: shop.requote(bigint, numeric).');
+  ELSIF cardinality(found) > 1 THEN
+    PERFORM odin.fail('registration_failed', format('function: %s is overloaded', function),
+      'Say which one: ' || (SELECT string_agg(o::regprocedure::text, ' or ') FROM unnest(found) o));
+  END IF;
+  SELECT * INTO p FROM pg_proc WHERE oid = found[1];
+  IF p.prokind = 'p' THEN
+    PERFORM odin.fail('registration_failed', format('function: %s is a procedure; procedures end transactions, and a call is one transaction', function), 'Make it a function.');
+  ELSIF p.prokind <> 'f' THEN
+    PERFORM odin.fail('registration_failed', format('function: %s is an aggregate or window function', function), 'Wrap it in a plain function.');
+  ELSIF (p.prorettype <> 'void'::regtype AND EXISTS (SELECT 1 FROM pg_type y WHERE y.oid = p.prorettype AND y.typtype = 'p') AND NOT (p.prorettype = 'record'::regtype AND coalesce(p.proargmodes && ARRAY['o', 't', 'b']::"char"[], false)))
+        OR EXISTS (SELECT 1 FROM unnest(p.proargtypes) t JOIN pg_type y ON y.oid = t WHERE y.typtype = 'p') THEN
+    PERFORM odin.fail('registration_failed', format('function: %s has a pseudo-type (trigger, anyelement, internal, record) in its signature', function), 'Wrap it in a function with plain types.');
+  ELSIF p.prorettype <> 'void'::regtype AND EXISTS (SELECT 1 FROM pg_type y WHERE y.oid = p.prorettype AND y.typtype = 'p') AND NOT coalesce(p.proargmodes && ARRAY['o', 't', 'b']::"char"[], false) THEN
+    PERFORM odin.fail('registration_failed', format('function: %s returns %s, so nobody knows the columns of its answer', function, p.prorettype::regtype), 'Declare RETURNS TABLE(...), OUT arguments, or a named type.');
+  ELSIF EXISTS (SELECT 1 FROM odin._function_arguments(found[1]) a WHERE coalesce(a.name, '') = '') THEN
+    PERFORM odin.fail('registration_failed', format('function: %s has an argument without a name', function), 'Name every argument: the names are what callers send.');
+  ELSIF p.prosecdef AND NOT coalesce(p.proconfig::text LIKE '%search_path=%', false) THEN
+    PERFORM odin.fail('registration_failed', format('function: %s is SECURITY DEFINER without a pinned search_path', function),
+      format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp;', found[1]::regprocedure));
+  END IF;
+  -- Every new function may be executed by PUBLIC, and the GRANT is the tool's access list. (The farm's own are taken care of at the end of an install.)
+  IF p.proowner <> 'odin_owner'::regrole AND EXISTS (SELECT 1 FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0) THEN
+    RAISE WARNING 'every role may call %: PostgreSQL lets PUBLIC execute a new function', found[1]::regprocedure
+      USING HINT = format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC; then GRANT it to odin_viewer, odin_operator or odin_admin.', found[1]::regprocedure);
+  END IF;
+  RETURN found[1];
+END $f$;
+
+-- The input schema, the aliases and what the dispatcher keeps for itself.
+CREATE OR REPLACE FUNCTION odin._input_spec(fn oid, overrides jsonb, scope text, confirm text, is_list boolean, previewable boolean, is_raw boolean) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  a record;
+  own jsonb;
+  properties jsonb := '{}';
+  required jsonb := '[]';
+  aliases jsonb := '{}';
+  control jsonb := '{}';
+  names text[] := ARRAY(SELECT name FROM odin._function_arguments(fn));
+  unknown text := (SELECT k FROM jsonb_object_keys(overrides) k WHERE k <> ALL (names) LIMIT 1);
+BEGIN
+  IF unknown IS NOT NULL THEN
+    PERFORM odin.fail('registration_failed', format('arguments: %s is no argument of %s', unknown, fn::regprocedure),
+      coalesce('Did you mean ' || odin._nearest(unknown, names) || '?', format('Its arguments are: %s', array_to_string(names, ', '))));
+  END IF;
+  FOR a IN SELECT * FROM odin._function_arguments(fn) LOOP
+    own := coalesce(overrides->a.name, '{}');
+    properties := properties || jsonb_build_object(a.name, odin._type_schema(a.type_id) || odin._plain_default(a.default_sql) || (own - 'aliases' - 'required' - 'secret'));
+    IF coalesce((own->>'required')::boolean, NOT a.has_default) THEN required := required || to_jsonb(a.name); END IF;
+    aliases := aliases || coalesce((SELECT jsonb_object_agg(x, a.name) FROM jsonb_array_elements_text(own->'aliases') x), '{}');
+  END LOOP;
+  IF scope <> 'read' THEN
+    control := '{"idempotency_key": {"type": "string", "maxLength": 255}}';
+    IF previewable THEN
+      control := control || '{"dry_run": {"type": "boolean", "description": "Preview only."}, "preview_token": {"type": "string", "maxLength": 2000}}';
+    END IF;
+    IF confirm = 'confirm' THEN
+      control := control || '{"confirm": {"type": "boolean", "default": false, "description": "false: preview only."}}';
+    END IF;
+  END IF;
+  IF is_list THEN
+    control := control || '{"fields": {"type": "array", "items": {"type": "string"}, "description": "Columns; [\"*\"] for all."}}';
+  END IF;
+  IF NOT is_raw AND scope = 'read' THEN
+    control := control || '{"response_format": {"enum": ["json", "markdown"]}}';
+  END IF;
+  control := (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(control) WHERE NOT properties ? key);
+  RETURN jsonb_build_object('aliases', aliases, 'control', (SELECT coalesce(jsonb_agg(k), '[]') FROM jsonb_object_keys(control) k),
+    'schema', jsonb_build_object('type', 'object', 'properties', properties || control, 'additionalProperties', false)
+              || CASE WHEN required = '[]' THEN '{}' ELSE jsonb_build_object('required', required) END);
+END $f$;
+
+-- A literal default is shown to callers; an expression (now(), a lookup) is the function's own business.
+CREATE OR REPLACE FUNCTION odin._plain_default(default_sql text) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  m text[];
+BEGIN
+  IF default_sql ~ '^-?[0-9]+(\.[0-9]+)?$' OR default_sql IN ('true', 'false') THEN
+    RETURN jsonb_build_object('default', default_sql::jsonb);
+  END IF;
+  -- A negative number and a whole one for a type of its own are shown as text with a cast.
+  m := regexp_match(default_sql, '^\(?''?(-?[0-9]+(?:\.[0-9]+)?)''?\)?::(?:smallint|integer|bigint|numeric|real|double precision)$');
+  IF m IS NOT NULL THEN RETURN jsonb_build_object('default', m[1]::jsonb); END IF;
+  m := regexp_match(default_sql, '^''((?:[^'']|'''')*)''::(?:text|character varying|bpchar)$');
+  RETURN CASE WHEN m IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('default', replace(m[1], '''''', '''')) END;
+END $f$;
+
+-- The output schema: what callers find in structuredContent; of a list's rows only the columns shown unless asked for others. Nothing is required of a write, because a preview answers otherwise.
+CREATE OR REPLACE FUNCTION odin._output_schema(fn oid, result_key text, given jsonb, scope text, is_raw boolean, shown text[]) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  answer record;
+  made jsonb;
+BEGIN
+  IF is_raw THEN RETURN given; END IF;
+  SELECT * INTO answer FROM odin._function_answer(fn);
+  made := CASE WHEN given IS NOT NULL AND answer.shape <> 'rows' THEN '{"type": "object"}' || CASE WHEN scope = 'read' THEN given ELSE given - 'required' END
+    ELSE CASE answer.shape
+    WHEN 'rows' THEN jsonb_build_object('type', 'object', 'required', jsonb_build_array(result_key, 'count'), 'properties',
+      jsonb_build_object(result_key, jsonb_build_object('type', 'array', 'items', coalesce(given, CASE WHEN shown IS NULL THEN answer.schema
+          ELSE jsonb_build_object('type', 'object', 'properties', (SELECT jsonb_object_agg(c, answer.schema->'properties'->c) FROM unnest(shown) c)) END)), 'count', '{"type": "integer"}'::jsonb,
+        'next_cursor', '{"type": "string"}'::jsonb, 'note', '{"type": "string"}'::jsonb))
+    WHEN 'object' THEN answer.schema
+    WHEN 'scalar' THEN jsonb_build_object('type', 'object', 'properties', jsonb_build_object('result', answer.schema))
+    ELSE answer.schema END END;
+  -- Beside a row's own notes there are those of the call, a list.
+  IF scope <> 'read' AND made->'properties' ? 'notes' THEN
+    made := jsonb_set(made, '{properties,notes}', '{"type": ["string", "array", "null"]}');
+  END IF;
+  RETURN made;
+END $f$;
+
+-- x-mcp-header marks an argument that clients repeat as a header; a wrong mark makes clients drop the tool.
+CREATE OR REPLACE FUNCTION odin._check_header_marks(schema jsonb) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  bad text;
+BEGIN
+  SELECT format('%s: x-mcp-header must be a header name on an integer, string or boolean argument', key) INTO bad FROM jsonb_each(schema->'properties')
+   WHERE value ? 'x-mcp-header' AND (value->>'type' IS NULL OR value->>'type' NOT IN ('integer', 'string', 'boolean') OR value->>'x-mcp-header' !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$');
+  IF bad IS NULL THEN
+    SELECT format('x-mcp-header %s is used twice', lower(value->>'x-mcp-header')) INTO bad FROM jsonb_each(schema->'properties')
+     WHERE value ? 'x-mcp-header' GROUP BY lower(value->>'x-mcp-header') HAVING count(*) > 1;
+  END IF;
+  IF bad IS NOT NULL THEN PERFORM odin.fail('registration_failed', bad); END IF;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin.register_tool(
+  function text, name text DEFAULT NULL, title text DEFAULT NULL, description text DEFAULT NULL, scope text DEFAULT 'read', area text DEFAULT 'general',
+  toolset text DEFAULT 'farm', hints jsonb DEFAULT '{}', confirm text DEFAULT 'none', timeout interval DEFAULT '30 s', arguments jsonb DEFAULT '{}',
+  aliases text[] DEFAULT '{}', next_actions jsonb DEFAULT '[]', output jsonb DEFAULT NULL, result_key text DEFAULT NULL, page_by text[] DEFAULT NULL,
+  default_fields text[] DEFAULT NULL, raw boolean DEFAULT false, previewable boolean DEFAULT true, task text DEFAULT 'no', most_rows int DEFAULT 1000,
+  rate_per_minute int DEFAULT NULL, concurrency int DEFAULT NULL, input jsonb DEFAULT NULL, icons jsonb DEFAULT NULL)
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  PERFORM odin._humans_only('registering a tool');
+  RETURN odin._register('tool', jsonb_build_object('function', function, 'name', name, 'title', title, 'description', description, 'scope', scope, 'area', area,
+    'toolset', toolset, 'hints', hints, 'confirm', confirm, 'timeout_ms', (extract(epoch FROM timeout) * 1000)::int, 'arguments', arguments, 'aliases', to_jsonb(aliases),
+    'next_actions', next_actions, 'output', output, 'result_key', result_key, 'page_by', to_jsonb(page_by), 'default_fields', to_jsonb(default_fields), 'raw', raw,
+    'previewable', previewable, 'task', task, 'most_rows', most_rows, 'rate_per_minute', rate_per_minute, 'concurrency', concurrency, 'input', input, 'icons', icons));
+END $f$;
+COMMENT ON FUNCTION odin.register_tool IS 'Makes a SQL function a tool: arguments and their types from its signature, description from its COMMENT, access from its GRANTs; the rest by these arguments. Registering again changes it. docs/tools-in-sql.md has a worked example.';
+
+CREATE OR REPLACE FUNCTION odin.register_prompt(function text, name text DEFAULT NULL, title text DEFAULT NULL, description text DEFAULT NULL, arguments jsonb DEFAULT '{}', area text DEFAULT 'general')
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  PERFORM odin._humans_only('registering a prompt');
+  RETURN odin._register('prompt', jsonb_build_object('function', function, 'name', name, 'title', title, 'description', description, 'scope', 'read', 'area', area,
+    'toolset', 'core', 'arguments', arguments, 'raw', true));
+END $f$;
+COMMENT ON FUNCTION odin.register_prompt IS 'Makes a SQL function a prompt: it returns text (one user message) or a JSON array of messages.';
+
+CREATE OR REPLACE FUNCTION odin.register_resource(uri text, function text, name text DEFAULT NULL, title text DEFAULT NULL, description text DEFAULT NULL, mime_type text DEFAULT 'application/json', area text DEFAULT 'general', arguments jsonb DEFAULT '{}')
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  PERFORM odin._humans_only('registering a resource');
+  IF uri !~ '^[a-z][a-z0-9+.-]*://' THEN
+    PERFORM odin.fail('registration_failed', format('uri: %s is not scheme://path', uri));
+  END IF;
+  RETURN odin._register('resource', jsonb_build_object('function', function, 'name', coalesce(name, 'resource_' || regexp_replace(uri, '[^A-Za-z0-9]+', '_', 'g')), 'title', title,
+    'description', description, 'scope', 'read', 'area', area, 'toolset', 'core', 'arguments', arguments, 'raw', true, 'uri', uri, 'mime_type', mime_type));
+END $f$;
+COMMENT ON FUNCTION odin.register_resource IS 'Makes a SQL function a resource under a URI; {variables} of the URI are the function''s arguments. It returns text, jsonb or bytea.';
+
+CREATE OR REPLACE FUNCTION odin.unregister_tool(name text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  t odin.tools;
+BEGIN
+  PERFORM odin._humans_only('removing a tool');
+  DELETE FROM odin.tools x WHERE x.name = unregister_tool.name RETURNING * INTO t;
+  IF NOT FOUND THEN RETURN false; END IF;
+  EXECUTE format('DROP FUNCTION IF EXISTS %s(jsonb)', t.caller);
+  PERFORM odin._registry_changed(t.name, 'removed', t.version, t.listing, NULL);
+  RETURN true;
+END $f$;
+COMMENT ON FUNCTION odin.unregister_tool(text) IS 'Takes a tool, prompt or resource out of the registry; the function itself stays.';
+
+CREATE OR REPLACE FUNCTION odin._registry_changed(tool text, act text, version bigint, before jsonb, after jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  INSERT INTO odin.registry_log(changed_by, tool, act, version, before, after) VALUES (odin.actor(), tool, act, version, before, after);
+  UPDATE odin.instance SET registry_version = registry_version + 1;
+  PERFORM pg_notify('odin_registry', '');
+END $f$;

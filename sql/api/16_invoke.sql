@@ -1,0 +1,56 @@
+-- The inner half of a call, inside the jail: run the tool as the caller's role, force what is deferred, roll a preview back.
+-- Errors are caught here, below Rust, where SQLSTATE and constraint names still exist. After the tool has run nothing here may
+-- be looked up by search_path, not even an operator: the path may be the tool's. The dispatcher puts settings back afterwards.
+
+CREATE OR REPLACE FUNCTION odin._invoke(call text, arguments jsonb, options jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  preview boolean := coalesce((options->>'preview')::boolean, false);
+  bound_to text := options->>'touched';
+  result jsonb;
+  seen jsonb;
+  trail record;
+  state text; said text; detail text; hint text; con text; tab text; col text;
+BEGIN
+  -- Every constraint speaks at its own statement; what a tool defers again is refused by the jail.
+  SET CONSTRAINTS ALL IMMEDIATE;
+  EXECUTE call INTO result USING arguments;
+  IF preview OR bound_to IS NOT NULL THEN
+    SELECT * INTO trail FROM odin._call_changes();
+    IF preview THEN
+      seen := pg_catalog.jsonb_build_object('result', result, 'changes', trail.changes, 'total', trail.total, 'touched', trail.touched);
+      RAISE EXCEPTION USING ERRCODE = 'OD000', MESSAGE = 'preview';
+    ELSIF trail.touched OPERATOR(pg_catalog.<>) bound_to THEN
+      RAISE EXCEPTION USING ERRCODE = 'OD016', MESSAGE = 'what the preview showed has changed since';
+    END IF;
+  END IF;
+  RETURN pg_catalog.jsonb_build_object('result', result);
+EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
+  -- Only this block can have filled it, so no tool can make up its own preview.
+  IF seen IS NOT NULL THEN RETURN pg_catalog.jsonb_build_object('seen', seen); END IF;
+  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT,
+    con = CONSTRAINT_NAME, tab = TABLE_NAME, col = COLUMN_NAME;
+  RETURN pg_catalog.jsonb_build_object('caught', pg_catalog.jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint,
+    'constraint', con, 'table', tab, 'column', col));
+END $f$;
+
+-- Read tools: the same, and the database itself refuses any write. Before PostgreSQL 16 a tool can RESET the setting, so
+-- what counts in the end is that no transaction id was taken: without one nothing can have changed.
+CREATE OR REPLACE FUNCTION odin._invoke_read(call text, arguments jsonb, options jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET transaction_read_only = on AS $f$
+DECLARE
+  writing boolean := pg_current_xact_id_if_assigned() IS NOT NULL;
+  result jsonb;
+  state text; said text; detail text; hint text; con text; tab text; col text;
+BEGIN
+  EXECUTE call INTO result USING arguments;
+  IF odin._has_written() OR (NOT writing AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL) THEN
+    RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = 'a read tool may not write';
+  END IF;
+  RETURN pg_catalog.jsonb_build_object('result', result);
+EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
+  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT,
+    con = CONSTRAINT_NAME, tab = TABLE_NAME, col = COLUMN_NAME;
+  RETURN pg_catalog.jsonb_build_object('caught', pg_catalog.jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint,
+    'constraint', con, 'table', tab, 'column', col));
+END $f$;

@@ -1,0 +1,193 @@
+-- One call, from a known principal to an answer: registry, arguments, idempotency, jail, preview, audit, in that order.
+-- Everything commits together with the effect. The internal functions have no search_path of their own: only pinned functions call them.
+
+-- A tool by name or alias.
+CREATE OR REPLACE FUNCTION odin._find_tool(wanted text, wanted_kind text DEFAULT 'tool') RETURNS odin.tools
+LANGUAGE plpgsql STABLE AS $f$
+DECLARE
+  t odin.tools;
+BEGIN
+  SELECT * INTO t FROM odin.tools x WHERE x.name = wanted AND x.kind = wanted_kind;
+  IF NOT FOUND THEN
+    SELECT x.* INTO t FROM odin.tool_aliases a JOIN odin.tools x ON x.id = a.tool_id WHERE a.alias = wanted AND x.kind = wanted_kind;
+  END IF;
+  RETURN t;
+END $f$;
+
+-- Steps 2 and 3: may this principal call this tool with these arguments? NULL, or the refusal.
+CREATE OR REPLACE FUNCTION odin._gate(t odin.tools, who oid, role_name text, scopes text[], wanted text, options jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $f$
+BEGIN
+  IF t.id IS NULL OR NOT t.active THEN
+    RETURN odin._error('tool_not_found', format('there is no tool %s', wanted),
+      CASE WHEN t.id IS NOT NULL THEN t.inactive_reason
+           ELSE (SELECT 'Did you mean ' || n || '?' FROM odin._nearest(wanted, ARRAY(SELECT v.name FROM odin._visible(who, scopes, ARRAY['tool'], NULL, false, true) v)) n) END);
+  ELSIF NOT odin._scope_covers(scopes, t.scope, t.area) THEN
+    RETURN odin._error('scope_denied', format('%s needs a wider scope than this key has', t.name), NULL, jsonb_build_object('token_scopes', to_jsonb(scopes), 'allowed_scopes',
+      CASE t.scope WHEN 'read' THEN jsonb_build_array('agent:read', 'agent:write', 'admin', 'read:' || t.area)
+                   WHEN 'write' THEN jsonb_build_array('agent:write', 'admin', 'write:' || t.area) ELSE '["admin"]' END));
+  ELSIF NOT coalesce(has_function_privilege(who, odin._function_oid(t.function), 'EXECUTE'), false) THEN
+    IF odin._function_oid(t.function) IS NULL THEN
+      RETURN odin._error('tool_not_found', format('the function of %s is gone', t.name), 'An administrator runs odin.sync_tools().');
+    END IF;
+    RETURN odin._error('permission_denied', format('%s may not call %s', role_name, t.name),
+      format('Missing: GRANT EXECUTE ON FUNCTION %s TO %I, or membership in a group role that has it.', t.function, role_name));
+  ELSIF (options->>'readonly')::boolean AND NOT t.read_only THEN
+    RETURN odin._error('scope_denied', format('%s writes, and this connection is read-only', t.name));
+  END IF;
+  RETURN NULL;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._prepare(t odin.tools, arguments jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $f$
+DECLARE
+  prepared jsonb := odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}'));
+  problem text;
+BEGIN
+  IF prepared IS NULL THEN
+    problem := odin._arguments_load(t.id, t.version, t.spec);
+    IF problem IS NOT NULL THEN RAISE EXCEPTION 'the spec of % does not compile: %', t.name, problem; END IF;
+    prepared := odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}'));
+  END IF;
+  RETURN prepared;
+END $f$;
+
+-- Steps 2 to 7. `who` is the role, `own_tx` says that the whole transaction is this call (the gateway's).
+CREATE OR REPLACE FUNCTION odin._dispatch(who oid, role_name text, key_id bigint, scopes text[], key_rate int, wanted text, arguments jsonb, options jsonb, own_tx boolean, wanted_kind text DEFAULT 'tool')
+RETURNS jsonb LANGUAGE plpgsql AS $f$
+DECLARE
+  started timestamptz := clock_timestamp();
+  t odin.tools;
+  ready jsonb;
+  args jsonb;
+  control jsonb := '{}';
+  idem_key text;
+  stored jsonb;
+  call_id bigint;
+  dry boolean;
+  called timestamptz;
+  preview boolean := false;
+  token jsonb;
+  out jsonb;
+  caught jsonb;
+  answer jsonb;
+  task jsonb;
+  err jsonb;
+  outcome text;
+  state text; said text; detail text; hint text;
+BEGIN
+  <<work>> BEGIN
+    IF wanted = 'call_tool' AND wanted_kind = 'tool' THEN
+      -- dry_run beside the arguments instead of inside them would be lost, and the call done for good.
+      SELECT k INTO said FROM jsonb_object_keys(CASE WHEN jsonb_typeof(arguments) = 'object' THEN arguments ELSE '{}' END) k WHERE k NOT IN ('name', 'arguments') LIMIT 1;
+      IF said IS NOT NULL THEN
+        err := odin._error('validation_failed', format('%s: no such argument of call_tool; it takes name and arguments', said), 'Put the called tool''s own arguments, dry_run too, into arguments.', jsonb_build_object('field', said));
+        EXIT work;
+      END IF;
+      wanted := arguments->>'name';
+      arguments := CASE WHEN jsonb_typeof(arguments->'arguments') = 'string' AND arguments->>'arguments' LIKE '{%' THEN (arguments->>'arguments')::jsonb ELSE arguments->'arguments' END;
+    END IF;
+    t := odin._find_tool(wanted, wanted_kind);
+    err := odin._gate(t, who, role_name, scopes, wanted, options);
+    EXIT work WHEN err IS NOT NULL;
+    IF key_rate IS NOT NULL OR t.rate_per_minute IS NOT NULL THEN
+      err := odin._rate_check(key_id, key_rate, t);
+      EXIT work WHEN err IS NOT NULL;
+    END IF;
+    ready := odin._prepare(t, arguments);
+    IF NOT (ready->'ok')::boolean THEN
+      err := odin._error('validation_failed', ready->>'detail', NULL, jsonb_build_object('problems', ready->'problems', 'field', ready#>'{problems,0,field}'));
+      EXIT work;
+    END IF;
+    args := ready->'arguments';
+    control := ready->'control';
+    -- Either way of asking for a preview is enough: a header must not be undone by a default in the body.
+    dry := coalesce((control->>'dry_run')::boolean, false) OR coalesce((options->>'dry_run')::boolean, false);
+    IF t.task <> 'no' AND own_tx AND NOT dry THEN
+      -- What came beside the arguments goes along: the worker has nothing but the task.
+      task := odin._task_offer(t, role_name, key_id, args || control || (SELECT coalesce(jsonb_object_agg(k, v), '{}') FROM (VALUES ('idempotency_key', options->'idempotency_key'),
+        ('preview_token', options->'preview_token'), ('confirm', options->'confirmed')) o(k, v) WHERE coalesce(v, 'null') <> 'null' AND t.spec->'control' ? k AND NOT control ? k), options);
+      err := task->'error';
+      EXIT work WHEN task IS NOT NULL;
+    END IF;
+    IF NOT t.read_only THEN
+      preview := dry OR (t.confirm = 'confirm' AND NOT coalesce((control->>'confirm')::boolean, (options->>'confirmed')::boolean, false));
+      idem_key := coalesce(control->>'idempotency_key', options->>'idempotency_key');
+      -- Before the policies: a call that was done is answered again, whatever became of its token or approval.
+      IF idem_key IS NOT NULL AND NOT preview THEN
+        stored := odin._claim(role_name, who, scopes, idem_key, t.name, args);
+        err := stored->'error';
+        EXIT work WHEN err IS NOT NULL OR stored IS NOT NULL;
+      END IF;
+      token := odin._token_open(coalesce(control->>'preview_token', options->>'preview_token'), role_name, t, args, preview);
+      err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options, preview, token));
+      EXIT work WHEN err IS NOT NULL;
+      call_id := nextval('odin.audit_calls_id_seq');
+    ELSIF own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN
+      -- Nothing but the audit row will be written: no caller has to wait for its flush.
+      PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    called := clock_timestamp();
+    out := odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(text,jsonb,jsonb)'::regprocedure ELSE 'odin._invoke(text,jsonb,jsonb)'::regprocedure END,
+      'SELECT ' || t.caller || '($1)', args, CASE WHEN preview THEN '{"preview": true}' WHEN token IS NOT NULL THEN jsonb_build_object('preview', false, 'touched', token->'touched') ELSE 'null' END::jsonb,
+      jsonb_build_object('id', coalesce(call_id, 0), 'role', role_name, 'key', key_id, 'preview', preview, 'images', preview OR token IS NOT NULL,
+        'answers', options->'input_responses', 'state', odin._state_open(options->>'request_state', role_name, t.name, args)), t.timeout_ms);
+    caught := out->'caught';
+    -- A tool may swallow the cancellation and go on; what comes after its time does not count.
+    IF caught IS NULL AND t.timeout_ms > 0 AND clock_timestamp() > called + t.timeout_ms * interval '1 ms' THEN
+      RAISE EXCEPTION USING ERRCODE = '57014', MESSAGE = 'canceling statement due to statement timeout';
+    END IF;
+    IF preview AND out ? 'seen' THEN
+      answer := odin._preview_answer(t, out->'seen', role_name, args, odin._call_hints());
+    ELSIF caught IS NULL THEN
+      answer := CASE WHEN t.raw THEN out->'result' ELSE odin._shape(t, out->'result', args, control, odin._call_hints()) END;
+    ELSE
+      err := odin._error_of(caught, role_name);
+    END IF;
+  EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
+    -- Whatever fails around the tool takes the tool's effect with it.
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    err := odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), role_name);
+  END work;
+  outcome := CASE WHEN err IS NOT NULL AND out IS NULL THEN 'refused' WHEN err IS NOT NULL THEN 'failed' WHEN task IS NOT NULL THEN 'queued' WHEN stored IS NOT NULL THEN 'replay'
+                  WHEN preview THEN 'preview' WHEN t.raw AND answer ? 'input_required' THEN 'asked' ELSE 'done' END;
+  IF outcome = 'done' AND t.confirm = 'human' THEN
+    -- Used up only by success: a failed call leaves the approval standing.
+    UPDATE odin.consents k SET state = 'used' WHERE k.role_name = _dispatch.role_name AND k.tool = t.name AND k.arguments_hash = odin._hash(t.name, odin._canonical(args)) AND k.state = 'approved';
+  END IF;
+  IF outcome = 'done' AND idem_key IS NOT NULL THEN
+    PERFORM odin._keep_answer(role_name, who, scopes, idem_key, t.name, args, answer, call_id);
+  END IF;
+  INSERT INTO odin.audit_calls(id, called_at, duration_us, role_name, key_id, face, client, tool, arguments, outcome, code, request_id, idempotency_key, origin, xid)
+  OVERRIDING SYSTEM VALUE
+  VALUES (coalesce(call_id, nextval('odin.audit_calls_id_seq')), started, least(extract(epoch FROM clock_timestamp() - started) * 1e6, 2147483647)::int, role_name, key_id, coalesce(options->>'face', 'sql'),
+    left(options#>>'{client,name}', 200), left(coalesce(t.name, wanted, ''), 200), CASE WHEN t.redact IS NOT FALSE OR args IS NULL THEN odin._redact(coalesce(args, arguments, '{}'), coalesce(t.secret_arguments, '{}')) ELSE args END, outcome, err->>'code',
+    left(options->>'request_id', 200), idem_key, odin._origin(), pg_current_xact_id());
+  RETURN CASE
+    WHEN err IS NOT NULL THEN jsonb_build_object('status', 'error', 'error', err)
+    WHEN task IS NOT NULL THEN jsonb_build_object('status', 'task', 'task', task->'task')
+    WHEN stored IS NOT NULL THEN jsonb_build_object('status', 'complete', 'result', stored->'answer', 'raw', t.raw, 'replay', true)
+    WHEN outcome = 'asked' THEN jsonb_build_object('status', 'input_required', 'input_requests', answer->'input_required',
+      'request_state', odin._state_seal(answer->'state', role_name, t.name, args))
+    ELSE jsonb_build_object('status', 'complete', 'result', answer, 'raw', t.raw, 'replay', false, 'format', control->'response_format') END;
+END $f$;
+
+-- For people in SQL: the same dispatcher under the role they have.
+CREATE OR REPLACE FUNCTION odin.call(tool text, arguments jsonb DEFAULT '{}', options jsonb DEFAULT '{}') RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  me text := odin.actor();
+  answer jsonb;
+BEGIN
+  IF odin.current_call() IS NOT NULL THEN
+    RETURN jsonb_build_object('error', odin._error('internal_error', 'a tool cannot call another tool through the dispatcher', 'Call the function itself.', '{"retriable": false}'));
+  ELSIF (SELECT rolsuper FROM pg_roles WHERE rolname = me) THEN
+    RETURN jsonb_build_object('error', odin._error('permission_denied', 'a call never runs as a superuser', 'SET ROLE to a member of odin_viewer, odin_operator or odin_admin first.'));
+  END IF;
+  answer := odin._dispatch(to_regrole(quote_ident(me)), me, NULL, NULL, NULL, tool, arguments, coalesce(options, '{}') - 'face' - 'confirmed', false);
+  RETURN CASE answer->>'status'
+    WHEN 'error' THEN jsonb_build_object('error', answer->'error')
+    WHEN 'complete' THEN CASE WHEN (answer->'replay')::boolean THEN (answer->'result') || '{"_idempotent_replay": true}' ELSE answer->'result' END
+    ELSE answer END;
+END $f$;
+COMMENT ON FUNCTION odin.call(text, jsonb, jsonb) IS 'Calls a tool as yourself: the same checks, preview, idempotency and trail as over MCP or REST. Options: dry_run, idempotency_key, preview_token. The answer is the result, or {"error": {...}}.';

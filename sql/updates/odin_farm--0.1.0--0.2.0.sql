@@ -1,0 +1,2 @@
+-- 0.2.0 brings the generic records. Only new tables: nothing of 0.1.0 is altered.
+-- @include schema/70_records.sql

@@ -1,0 +1,457 @@
+//! What happens while calls run, and between sidecars: cancellation, questions, change notices, tasks, outages.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+use odin_tests::sidecar::{until, Sidecar};
+use odin_tests::web::{modern, Client};
+use odin_tests::Farm;
+use serde_json::{json, Value};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// One farm, two sidecars, one key; `a` and `b` are the same client at each of them.
+struct Pair {
+    farm: Farm,
+    first: Sidecar,
+    second: Sidecar,
+    a: Client,
+    b: Client,
+}
+
+async fn pair() -> Pair {
+    let farm = Farm::with_fixture().await;
+    let key = farm
+        .key("op", "odin_operator", "agent:read,agent:write")
+        .await;
+    let first = Sidecar::start(&farm, &[]).await;
+    let second = Sidecar::start(&farm, &[]).await;
+    let a = first.client().key(&key);
+    let b = second.client().key(&key);
+    Pair {
+        farm,
+        first,
+        second,
+        a,
+        b,
+    }
+}
+
+/// The same session at another sidecar.
+fn over_at(session: &Client, other: &Sidecar) -> Client {
+    let mut client = session.clone();
+    client.port = other.port;
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hanging_up_cancels_a_stateless_call() {
+    let pair = pair().await;
+    let client = pair.a.clone();
+    let call = tokio::spawn(async move {
+        client
+            .modern_call("slow_compute", json!({"seconds": 60}), json!({}))
+            .await
+            .status
+    });
+    let runs = || async { pair.farm.running("slow_compute").await == 1 };
+    until("the call runs", SOON, runs).await;
+    call.abort();
+    let gone = || async { pair.farm.running("slow_compute").await == 0 };
+    until("the statement is cancelled", Duration::from_secs(3), gone).await;
+    let reply = pair.a.call("greet", json!({"name": "x"})).await;
+    assert_eq!(reply.json()["result"]["content"][0]["text"], "Hello, x!");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_call_is_cancelled_from_any_sidecar() {
+    let pair = pair().await;
+    let session = pair.a.session(json!({})).await;
+    let caller = session.clone();
+    let call = tokio::spawn(async move {
+        let body = json!({"jsonrpc": "2.0", "id": "long", "method": "tools/call",
+                          "params": {"name": "slow_compute", "arguments": {"seconds": 60}}});
+        caller.post(&body.to_string()).await
+    });
+    let runs = || async { pair.farm.running("slow_compute").await == 1 };
+    until("the call runs", SOON, runs).await;
+    let cancel = |id: &str| {
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}})
+            .to_string()
+    };
+    // Another session's cancellation of the same number is not ours.
+    let other = pair.b.session(json!({})).await;
+    assert_eq!(other.post(&cancel("long")).await.status, 202);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(pair.farm.running("slow_compute").await, 1);
+    let elsewhere = over_at(&session, &pair.second);
+    assert_eq!(elsewhere.post(&cancel("long")).await.status, 202);
+    let gone = || async { pair.farm.running("slow_compute").await == 0 };
+    until("the statement is cancelled", Duration::from_secs(3), gone).await;
+    call.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_is_no_cancellation_for_older_clients() {
+    let pair = pair().await;
+    pair.farm
+        .tool(
+            "note",
+            "",
+            "write",
+            "BEGIN PERFORM pg_sleep(1); INSERT INTO lab.t VALUES (1, 'kept'); RETURN 'ok'; END",
+        )
+        .await;
+    pair.farm
+        .sql("GRANT INSERT ON lab.t TO odin_operator")
+        .await;
+    let client = pair.a.clone();
+    let call = tokio::spawn(async move { client.call("note", json!({})).await.status });
+    let runs = || async { pair.farm.running("note").await == 1 };
+    until("the call runs", SOON, runs).await;
+    call.abort();
+    let kept = || async { pair.farm.value::<i64>("SELECT count(*) FROM lab.t").await == 1 };
+    until("the work is done all the same", SOON, kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_may_be_answered_at_another_sidecar() {
+    let pair = pair().await;
+    let session = pair.a.session(json!({"elicitation": {}})).await;
+    let mut stream = session
+        .open(
+            Method::POST,
+            json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call",
+                   "params": {"name": "test_input_required_result_elicitation", "arguments": {}}}),
+        )
+        .await;
+    let question = stream.next_of("elicitation/create", SOON).await;
+    let answer = json!({"jsonrpc": "2.0", "id": question["id"],
+                        "result": {"action": "accept", "content": {"name": "Ada"}}});
+    // Somebody else's key cannot answer it.
+    let stranger = pair.farm.key("other", "odin_operator", "agent:read").await;
+    let theft = pair
+        .second
+        .client()
+        .key(&stranger)
+        .post(&answer.to_string())
+        .await;
+    assert_eq!(theft.status, 400);
+    let elsewhere = over_at(&session, &pair.second);
+    assert_eq!(elsewhere.post(&answer.to_string()).await.status, 202);
+    let result = stream.next(SOON).await.expect("an answer");
+    assert_eq!(result["result"]["content"][0]["text"], "Hello, Ada!");
+    // Answered once is answered.
+    assert_eq!(elsewhere.post(&answer.to_string()).await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_cannot_be_asked_is_told_so() {
+    let pair = pair().await;
+    let tool = "test_input_required_result_elicitation";
+    let modern = pair.a.modern_call(tool, json!({}), json!({})).await;
+    assert_eq!(modern.status, 400);
+    assert_eq!(modern.json()["error"]["code"], -32021);
+    // Without the session's id nobody knows what this client can.
+    let legacy = pair.a.call(tool, json!({})).await;
+    assert!(legacy.json()["error"]["code"].is_i64(), "{}", legacy.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_registered_in_sql_appears_everywhere_within_a_second() {
+    let pair = pair().await;
+    let listen = modern(
+        json!({"notifications": {"toolsListChanged": true}}),
+        json!({}),
+    );
+    let mut stateless = pair
+        .b
+        .modern_headers("subscriptions/listen", &listen)
+        .open(
+            Method::POST,
+            json!({"jsonrpc": "2.0", "id": 9, "method": "subscriptions/listen", "params": listen}),
+        )
+        .await;
+    let first = stateless.next(SOON).await.expect("an acknowledgement");
+    assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
+    let mut older = pair
+        .a
+        .session(json!({}))
+        .await
+        .open(Method::GET, Value::Null)
+        .await;
+    let names = |reply: odin_tests::web::Reply| {
+        let tools = reply.json()["result"]["tools"].clone();
+        let list = tools.as_array().cloned().unwrap_or_default();
+        list.iter().any(|tool| tool["name"] == "brand_new")
+    };
+    assert!(!names(pair.a.rpc("tools/list", json!({})).await));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    let started = Instant::now();
+    pair.farm
+        .tool("brand_new", "", "read", "BEGIN RETURN 'new'; END")
+        .await;
+    let one = Duration::from_secs(1);
+    let notice = stateless
+        .next_of("notifications/tools/list_changed", one)
+        .await;
+    assert_eq!(
+        notice["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"],
+        9
+    );
+    older.next_of("notifications/tools/list_changed", one).await;
+    assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(names(pair.a.rpc("tools/list", json!({})).await));
+    assert!(names(pair.b.rpc("tools/list", json!({})).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_resource_announces_its_change() {
+    let pair = pair().await;
+    pair.farm
+        .sql(
+            "CREATE TABLE lab.board (said text); INSERT INTO lab.board VALUES ('one'); GRANT SELECT ON lab.board TO odin_viewer;
+             CREATE FUNCTION lab.board() RETURNS text LANGUAGE sql STABLE AS 'SELECT said FROM lab.board';
+             COMMENT ON FUNCTION lab.board() IS 'The board.'; GRANT EXECUTE ON FUNCTION lab.board() TO odin_viewer;
+             GRANT USAGE ON SCHEMA lab TO odin_owner;
+             SELECT odin.register_resource('lab://board', 'lab.board', name => 'board', mime_type => 'text/plain')",
+        )
+        .await;
+    let session = pair.a.session(json!({})).await;
+    let mut stream = session.open(Method::GET, Value::Null).await;
+    // Subscribed at the other sidecar than the stream is open at.
+    let elsewhere = over_at(&session, &pair.second);
+    let reply = elsewhere
+        .rpc("resources/subscribe", json!({"uri": "lab://board"}))
+        .await;
+    assert_eq!(reply.json()["result"], json!({}), "{}", reply.text());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    pair.farm
+        .sql("UPDATE lab.board SET said = 'two'; NOTIFY odin_resources")
+        .await;
+    let notice = stream
+        .next_of("notifications/resources/updated", SOON)
+        .await;
+    assert_eq!(notice["params"]["uri"], "lab://board");
+    // A wake-up without a change is not passed on.
+    pair.farm.sql("NOTIFY odin_resources").await;
+    assert!(stream.next(Duration::from_millis(700)).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_callers_trace_shows_in_the_database() {
+    let pair = pair().await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let params = json!({"name": "slow_compute", "arguments": {"seconds": 1},
+                        "_meta": {"traceparent": format!("00-{trace}-00f067aa0ba902b7-01")}});
+    let client = pair.a.clone();
+    let call = tokio::spawn(async move { client.rpc("tools/call", params).await.status });
+    let seen = || async { pair.farm.running(trace).await == 1 };
+    until("the trace is in application_name", SOON, seen).await;
+    assert_eq!(call.await.unwrap(), 200);
+    assert_eq!(pair.farm.running(trace).await, 0);
+    let log = pair.first.log_text();
+    assert!(log
+        .lines()
+        .any(|l| l.contains(trace) && l.contains("\"gen_ai.tool.name\":\"slow_compute\"")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_outlives_the_sidecar_that_ran_it() {
+    let mut pair = pair().await;
+    let tasks = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    let started = pair
+        .a
+        .modern_call(
+            "slow_compute",
+            json!({"seconds": 2, "label": "twice"}),
+            tasks.clone(),
+        )
+        .await
+        .json();
+    let id = started["result"]["taskId"]
+        .as_str()
+        .expect("a task")
+        .to_owned();
+    // Whoever runs it dies; the lease runs out, and the other one starts again.
+    let runs = || async { pair.farm.running("").await >= 1 };
+    until("the task runs", SOON, runs).await;
+    let sql = "SELECT count(*) FROM odin.tasks WHERE state = 'working'";
+    until("the task is claimed", SOON, || async {
+        pair.farm.value::<i64>(sql).await == 1
+    })
+    .await;
+    pair.first.kill().await;
+    pair.farm
+        .sql("UPDATE odin.tasks SET lease_until = clock_timestamp() - interval '1 second' WHERE state = 'working'")
+        .await;
+    let get = |client: Client, id: String, tasks: Value| async move {
+        let params = modern(json!({"taskId": id}), tasks);
+        client.modern_rpc("tasks/get", params).await.json()["result"].clone()
+    };
+    let done =
+        || async { get(pair.b.clone(), id.clone(), tasks.clone()).await["status"] == "completed" };
+    until("the task is done", Duration::from_secs(20), done).await;
+    let task = get(pair.b.clone(), id.clone(), tasks.clone()).await;
+    assert_eq!(task["result"]["content"][0]["text"], "computed twice");
+    let other = pair.farm.key("other", "odin_operator", "agent:read").await;
+    let params = modern(json!({"taskId": id}), tasks);
+    let reply = pair
+        .second
+        .client()
+        .key(&other)
+        .modern_rpc("tasks/get", params)
+        .await;
+    assert_eq!(reply.json()["error"]["code"], -32602, "{}", reply.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_told_and_heals_by_itself() {
+    let pair = pair().await;
+    assert_eq!(pair.a.call("greet", json!({"name": "x"})).await.status, 200);
+    pair.farm.close().await;
+    let reply = pair.a.call("greet", json!({"name": "x"})).await;
+    let error = reply.tool_error();
+    assert_eq!(error["code"], "upstream_unavailable", "{}", reply.text());
+    assert_eq!(error["retriable"], true);
+    let ready = pair.first.client().get("/readyz").await.unwrap();
+    assert_eq!(ready.status, 503);
+    assert_eq!(
+        pair.first.client().get("/healthz").await.unwrap().status,
+        200
+    );
+    // A key nobody has seen yet cannot be checked: that is not "unknown key".
+    let stranger = pair.second.client().key("odin_never_seen").post("{}").await;
+    assert_eq!(stranger.status, 503);
+    pair.farm.reopen().await;
+    let back = || async {
+        let reply = pair.a.call("greet", json!({"name": "x"})).await;
+        reply.json()["result"]["content"][0]["text"] == "Hello, x!"
+    };
+    until("calls work again", SOON, back).await;
+    // The listening connection came back as well.
+    let mut older = pair
+        .a
+        .session(json!({}))
+        .await
+        .open(Method::GET, Value::Null)
+        .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    pair.farm
+        .tool("later", "", "read", "BEGIN RETURN 'x'; END")
+        .await;
+    older
+        .next_of("notifications/tools/list_changed", SOON)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_sidecar_finishes_what_it_has() {
+    let mut pair = pair().await;
+    let client = pair.a.clone();
+    let call =
+        tokio::spawn(async move { client.call("slow_compute", json!({"seconds": 1})).await });
+    let runs = || async { pair.farm.running("slow_compute").await == 1 };
+    until("the call runs", SOON, runs).await;
+    let started = Instant::now();
+    assert_eq!(pair.first.terminate().await, Some(0));
+    assert!(started.elapsed() < SOON);
+    let reply = call.await.unwrap();
+    assert_eq!(
+        reply.json()["result"]["content"][0]["text"],
+        "computed ",
+        "{}",
+        reply.text()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_at_the_client_is_asked() {
+    let pair = pair().await;
+    pair.farm
+        .sql("GRANT INSERT ON lab.t TO odin_operator")
+        .await;
+    let insert = "BEGIN INSERT INTO lab.t VALUES (n, 'x'); RETURN 'done'; END";
+    pair.farm
+        .tool_with("by_hand", "n int", "write", insert, ", confirm => 'human'")
+        .await;
+    pair.farm
+        .tool_with("by_yes", "n int", "write", insert, ", confirm => 'confirm'")
+        .await;
+    let rows = "SELECT count(*) FROM lab.t";
+    let elicit = json!({"elicitation": {}});
+
+    // The older way: asked in the middle of the call.
+    let session = pair.a.session(elicit.clone()).await;
+    for (tool, n, agree, made) in [
+        ("by_hand", 1, false, 0),
+        ("by_hand", 2, true, 1),
+        ("by_yes", 3, false, 1),
+        ("by_yes", 4, true, 2),
+    ] {
+        let call = json!({"jsonrpc": "2.0", "id": n, "method": "tools/call", "params": {"name": tool, "arguments": {"n": n}}});
+        let mut stream = session.open(Method::POST, call).await;
+        let question = stream.next_of("elicitation/create", SOON).await;
+        assert!(question["params"]["message"]
+            .as_str()
+            .unwrap()
+            .contains(tool));
+        let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {"agree": agree}}});
+        assert_eq!(session.post(&answer.to_string()).await.status, 202);
+        let result = stream.next(SOON).await.expect("an answer");
+        assert_eq!(
+            pair.farm.value::<i64>(rows).await,
+            made,
+            "{tool} {agree}: {result}"
+        );
+    }
+
+    // The stateless way: a question as a result, the answer with the repeated call.
+    for (tool, n, key) in [
+        ("by_hand", 10, "odin_approve"),
+        ("by_yes", 11, "odin_confirm"),
+    ] {
+        let asked = pair
+            .a
+            .modern_call(tool, json!({"n": n}), elicit.clone())
+            .await
+            .json();
+        assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+        let before: i64 = pair.farm.value(rows).await;
+        let mut params = json!({"name": tool, "arguments": {"n": n},
+            "inputResponses": {key: {"action": "accept", "content": {"agree": true}}}});
+        if let Some(state) = asked["result"].get("requestState") {
+            params["requestState"] = state.clone();
+        }
+        let done = pair
+            .b
+            .modern_rpc("tools/call", modern(params, elicit.clone()))
+            .await
+            .json();
+        assert_eq!(done["result"]["resultType"], "complete", "{done}");
+        assert_eq!(pair.farm.value::<i64>(rows).await, before + 1, "{done}");
+    }
+
+    // Who cannot be asked is told what to do.
+    let reply = pair
+        .a
+        .modern_call("by_hand", json!({"n": 20}), json!({}))
+        .await;
+    assert_eq!(
+        reply.tool_error()["code"],
+        "approval_required",
+        "{}",
+        reply.text()
+    );
+    let reply = pair
+        .a
+        .modern_call("by_yes", json!({"n": 21}), json!({}))
+        .await;
+    assert_eq!(
+        reply.json()["result"]["structuredContent"]["dry_run"],
+        true,
+        "{}",
+        reply.text()
+    );
+}

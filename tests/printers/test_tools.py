@@ -1,0 +1,232 @@
+"""PrintMCP's rule and ranges: without confirm nothing leaves, proven at the socket; with it, one request of the right kind."""
+
+import http.server
+import json
+import threading
+import time
+
+from farm import wait
+
+OPERATIONAL = {"operational": True, "printing": False, "paused": False, "pausing": False, "cancelling": False, "finishing": False, "error": False, "closedOrError": False, "ready": True}
+
+
+class Recorder:
+    """Something that answers like OctoPrint and writes down every request that could move a machine."""
+
+    def __init__(self):
+        recorder, self.orders, self.dead = self, [], False
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self, status, body):
+                text = b"" if body is None else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def do_GET(self):
+                if recorder.dead:
+                    self.close_connection = True
+                    return
+                path = self.path.split("?")[0]
+                bed = recorder.bed
+                pages = {
+                    "/api/version": {"api": "0.1", "server": "1.11.8", "text": "OctoPrint 1.11.8"},
+                    "/api/connection": {"current": {"state": "Operational", "port": "VIRTUAL", "baudrate": 250000}},
+                    "/api/job": {"state": "Operational", "job": {"file": {"path": None}}, "progress": {"completion": None}},
+                    "/api/printer": {"state": {"flags": OPERATIONAL}, "temperature": {"tool0": {"actual": 21.0, "target": recorder.tool}, "bed": {"actual": 21.0, "target": bed}}},
+                    "/api/files/local": {"files": [{"type": "machinecode", "path": "there.gcode", "size": 10, "date": 5, "gcodeAnalysis": {"estimatedPrintTime": 90.0}}]},
+                }
+                self.answer(200 if path in pages else 404, pages.get(path, {"error": "Not found"}))
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.path == "/api/login":
+                    return self.answer(403, {"error": "no"})
+                said = json.loads(body) if body.startswith(b"{") else body.decode(errors="replace")
+                recorder.orders.append((self.path, said))
+                if self.path == "/api/printer/bed":
+                    recorder.bed = said["target"]
+                if self.path == "/api/printer/tool":
+                    recorder.tool = said["targets"]["tool0"]
+                self.answer(204, None)
+
+            def log_message(self, *args):
+                pass
+
+        self.bed = self.tool = 0.0
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def recorded(farm, **columns):
+    recorder = Recorder()
+    sidecar = farm.sidecar()
+    printer = farm.printer("op", "octoprint", f"127.0.0.1:{recorder.port}", **columns)
+    sidecar.ok("set_printer_credentials", {"printer_id": printer, "api_key": "KEYKEYKEY"}, role="admin")
+    farm.wait_state(printer, "idle")
+    wait("the list of files", lambda: farm.sql(f"SELECT files FROM odin.printer_facts WHERE printer_id = {printer}"))
+    return recorder, sidecar, printer
+
+
+GATED = [
+    ("octoprint_connect", {"action": "connect"}),
+    ("octoprint_start_print", {"path": "there.gcode"}),
+    ("octoprint_set_temperature", {"heater": "bed", "target": 60}),
+    ("octoprint_home", {}),
+    ("octoprint_move", {"x": 10, "speed": 3000}),
+    ("start_print", {"path": "there.gcode"}),
+    ("set_temperature", {"heater": "tool", "target": 200}),
+    ("home_printer", {"axes": ["x"]}),
+    ("move_printer", {"z": -1.5}),
+    ("connect_printer", {}),
+]
+
+
+def nothing_leaves_without_confirm(farm):
+    recorder, sidecar, printer = recorded(farm)
+    for tool, arguments in GATED:
+        for more in ({}, {"confirm": False}, {"dry_run": True, "confirm": True}):
+            answer = sidecar.ok(tool, {**arguments, **more})
+            assert answer["dry_run"] is True and "command_id" not in answer, (tool, answer)
+            if not more:
+                assert answer["ok"] is True and answer["detail"].startswith("Safety check - nothing was sent"), (tool, answer)
+    upload = sidecar.ok("octoprint_upload_file", {"gcode_path": farm_file(farm), "print_after_upload": True})
+    assert upload["dry_run"] is True and upload["uploaded"] is False, upload
+    time.sleep(3)
+    assert recorder.orders == [], recorder.orders
+    assert farm.sql("SELECT to_jsonb(count(*)) FROM odin.commands") == 0
+
+
+def farm_file(farm):
+    farm.store("G28\nM84\n", "small.gcode")
+    return "small.gcode"
+
+
+def confirmed_is_one_request(farm):
+    """Exact bodies, and answers in the shape that PrintMCP's users know."""
+    recorder, sidecar, printer = recorded(farm)
+    for tool, arguments, path, body, keys in (
+        ("octoprint_set_temperature", {"heater": "tool", "target": 200}, "/api/printer/tool", {"command": "target", "targets": {"tool0": 200.0}}, {"heater": "tool0", "target": 200}),
+        ("octoprint_set_temperature", {"heater": "bed", "target": 60}, "/api/printer/bed", {"command": "target", "target": 60.0}, {"heater": "bed", "target": 60}),
+        ("octoprint_home", {"axes": ["X", "y", "x"]}, "/api/printer/printhead", {"command": "home", "axes": ["x", "y"]}, {"homed": ["x", "y"]}),
+        ("octoprint_move", {"x": 10, "y": -2.5, "speed": 3000}, "/api/printer/printhead", {"command": "jog", "x": 10.0, "y": -2.5, "speed": 3000.0}, {"moved": {"x": 10, "y": -2.5}}),
+        ("octoprint_connect", {"port": "VIRTUAL", "baudrate": 250000}, "/api/connection", {"command": "connect", "port": "VIRTUAL", "baudrate": 250000}, {"action": "connect"}),
+    ):
+        recorder.orders.clear()
+        answer = sidecar.ok(tool, {**arguments, "confirm": True})
+        assert recorder.orders == [(path, body)], recorder.orders
+        assert answer["ok"] is True and answer["dry_run"] is False and answer["command_state"] == "done", answer
+        for key, value in keys.items():
+            assert answer[key] == value, (tool, key, answer)
+    again = [sidecar.ok("octoprint_home", {"confirm": True, "idempotency_key": "once"}) for _ in range(2)]
+    assert len([o for o in recorder.orders if o[1].get("command") == "home"]) == 1, recorder.orders
+    assert again[1]["_idempotent_replay"] is True and again[1]["ok"] is True
+
+
+def reads(farm):
+    recorder, sidecar, printer = recorded(farm)
+    status = sidecar.ok("octoprint_get_status", role="viewer")
+    assert status["server"] == {"version": "1.11.8", "api": "0.1"} and status["ready"] is True, status
+    assert status["connection"] == {"state": "Operational", "port": "VIRTUAL", "baudrate": 250000}, status
+    assert status["temperatures"]["bed"] == {"actual": 21, "target": 0}, status
+    files = sidecar.ok("octoprint_list_files", {"limit": 5}, role="viewer")
+    assert files["count"] == 1 and files["files"] == [{"path": "there.gcode", "size_bytes": 10, "date": 5, "estimated_print_time_s": 90}], files
+    job = sidecar.ok("octoprint_get_job", role="viewer")
+    assert job["state"] == "Operational" and job["file"] is None and job["completion_percent"] is None, job
+    assert recorder.orders == []
+
+
+def ceilings(farm):
+    """The outer bounds of PrintMCP, and the narrower ones of a printer; all before anything leaves."""
+    recorder, sidecar, printer = recorded(farm, max_bed_c=100, max_tool_c=260, max_move_mm=200, max_feed_mm_min=6000)
+    for tool, arguments, code in (
+        ("octoprint_set_temperature", {"heater": "tool", "target": 301}, "validation_failed"),
+        ("octoprint_set_temperature", {"heater": "tool", "target": 261}, "printer_limit"),
+        ("octoprint_set_temperature", {"heater": "bed", "target": 141}, "printer_limit"),
+        ("octoprint_set_temperature", {"heater": "bed", "target": 101}, "printer_limit"),
+        ("octoprint_set_temperature", {"heater": "bed", "target": -1}, "validation_failed"),
+        ("octoprint_set_temperature", {"heater": "chamber", "target": 40}, "validation_failed"),
+        ("octoprint_set_temperature", {"heater": "tool", "target": 200, "tool_index": 10}, "validation_failed"),
+        ("octoprint_move", {"x": 501}, "validation_failed"), ("octoprint_move", {"x": 201}, "printer_limit"), ("octoprint_move", {}, "validation_failed"),
+        ("octoprint_move", {"x": 1, "speed": 12001}, "validation_failed"), ("octoprint_move", {"x": 1, "speed": 6001}, "printer_limit"), ("octoprint_move", {"x": 1, "speed": 0}, "validation_failed"),
+        ("octoprint_home", {"axes": ["e"]}, "validation_failed"), ("octoprint_control_job", {"action": "restart"}, "validation_failed"),
+        ("octoprint_connect", {"baudrate": 1199}, "validation_failed"), ("octoprint_list_files", {"limit": 201}, "validation_failed"),
+        ("octoprint_start_print", {"path": "ther.gcode"}, "file_not_on_printer"), ("octoprint_move", {"x": 1, "sped": 5}, "validation_failed"),
+    ):
+        error = sidecar.refused(tool, {**arguments, **({"confirm": True} if "list" not in tool else {})})
+        assert error["code"] == code, (tool, arguments, error)
+    assert "there.gcode" in sidecar.refused("start_print", {"path": "ther.gcode"})["hint"]
+    time.sleep(1.5)
+    assert recorder.orders == [], recorder.orders
+
+
+def previews_look_at_the_world(farm):
+    """Bed, hold, run and state are checked in a preview as they are when it counts."""
+    recorder, sidecar, printer = recorded(farm)
+    start = ("octoprint_start_print", {"path": "there.gcode"})
+    farm.psql(farm.name, f"UPDATE odin.beds SET occupied = true WHERE printer_id = {printer}")
+    assert sidecar.refused(*start)["code"] == "bed_not_clear"
+    sidecar.ok("clear_bed", {"printer_id": printer})
+    farm.psql(farm.name, f"UPDATE odin.printers SET is_held = true, hold_reason = 'belt' WHERE id = {printer}")
+    assert "belt" in sidecar.refused(*start)["detail"]
+    farm.psql(farm.name, f"UPDATE odin.printers SET is_held = false WHERE id = {printer}")
+    sidecar.ok(*start)
+    assert sidecar.refused("octoprint_control_job", {"action": "pause"})["code"] == "printer_not_ready"
+    recorder.dead = True
+    farm.wait_state(printer, "offline")
+    assert sidecar.refused(*start)["code"] == "printer_unreachable"
+    assert sidecar.refused("octoprint_home", {})["code"] == "printer_unreachable"
+
+
+def which_printer(farm):
+    recorder, sidecar, printer = recorded(farm)
+    farm.printer("second")
+    error = sidecar.refused("octoprint_home", {})
+    assert error["code"] == "validation_failed" and error["field"] == "printer_id", error
+    assert sidecar.ok("octoprint_home", {"printer_id": printer})["dry_run"] is True
+    assert sidecar.refused("octoprint_home", {"printer_id": 999})["code"] == "printer_not_found"
+
+
+def rights(farm):
+    recorder, sidecar, printer = recorded(farm)
+    assert sidecar.refused("octoprint_home", {"confirm": True}, role="viewer")["code"] in ("scope_denied", "permission_denied")
+    assert sidecar.refused("printer_gcode", {"lines": ["M115"], "confirm": True})["code"] in ("scope_denied", "permission_denied")
+    assert sidecar.ok("printer_gcode", {"lines": ["M115", " G90 "], "confirm": True}, role="admin")["ok"] is True
+    assert recorder.orders == [("/api/printer/command", {"commands": ["M115", "G90"]})], recorder.orders
+
+
+def secrets_stay_secret(farm):
+    """Sealed at rest, readable by no role, masked in trail, answers and logs; a dump holds nothing of use."""
+    recorder, sidecar, printer = recorded(farm)
+    secret = "S3CRETS3CRETS3CRET"
+    preview = sidecar.ok("set_printer_credentials", {"printer_id": printer, "api_key": secret, "dry_run": True}, role="admin")
+    answer = sidecar.ok("set_printer_credentials", {"printer_id": printer, "api_key": secret}, role="admin")
+    for text in (json.dumps(preview), json.dumps(answer), sidecar.said(), json.dumps(farm.sql("SELECT jsonb_agg(to_jsonb(c)) FROM odin.audit_calls c")), json.dumps(farm.sql("SELECT jsonb_agg(to_jsonb(c)) FROM odin.audit_changes c")),
+                 json.dumps(farm.sql("SELECT jsonb_agg(to_jsonb(s)) FROM odin_private.printer_secrets s"))):
+        assert secret not in text, text[:500]
+    for role in ("viewer", "operator", "admin"):
+        denied = farm.sql(f"SELECT to_jsonb(has_table_privilege('demo_{role}', 'odin_private.printer_secrets', 'SELECT') OR has_schema_privilege('demo_{role}', 'odin_private', 'USAGE'))")
+        assert denied is False
+    assert sidecar.refused("set_printer_credentials", {"printer_id": printer, "api_key": secret})["code"] in ("scope_denied", "permission_denied")
+    plain = farm.sql(f"SET ROLE demo_admin; SELECT odin.call('set_printer_credentials', '{{\"printer_id\": {printer}, \"api_key\": \"x\"}}')")
+    assert plain["error"]["code"] == "validation_failed" and "clear" in plain["error"]["detail"], plain
+
+
+def precise_diagnoses(farm):
+    recorder, sidecar, printer = recorded(farm)
+    assert sidecar.ok("test_printer", {"printer_id": printer})["works"] is True
+    for address, word in (("127.0.0.1:1", "refused"), ("no-such-printer.invalid", "resolved"), (f"https://127.0.0.1:{recorder.port}", "TLS"), (f"127.0.0.1:{sidecar.port}", "OctoPrint")):
+        farm.psql(farm.name, f"UPDATE odin.printers SET address = '{address}' WHERE id = {printer}")
+        def tested():
+            said = sidecar.ok("test_printer", {"printer_id": printer})
+            assert said["works"] is False or said["command_state"] == "done", said
+            return said["works"] is False and word in said["detail"] and said
+        wait(f"the diagnosis {word}", tested, 30, 1.0)
+
+
+TESTS = [nothing_leaves_without_confirm, confirmed_is_one_request, reads, ceilings, previews_look_at_the_world, which_printer, rights, secrets_stay_secret, precise_diagnoses]
