@@ -1,7 +1,8 @@
 //! A file of the farm's store on this sidecar's disk while it goes to a printer: checked once, sent as often as needed,
 //! without holding a database connection.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -63,17 +64,6 @@ impl Spooled {
         })
     }
 
-    #[cfg(test)]
-    pub fn of(bytes: &[u8]) -> std::io::Result<Spooled> {
-        let mut file = anonymous()?;
-        file.write_all(bytes)?;
-        Ok(Spooled {
-            file: Arc::new(file),
-            size: bytes.len() as u64,
-            sha256: String::new(),
-        })
-    }
-
     /// The bytes, piece by piece; each call starts from the beginning.
     pub fn stream(&self) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
         let file = self.file.clone();
@@ -82,9 +72,8 @@ impl Spooled {
             async move {
                 let piece = tokio::task::spawn_blocking(move || {
                     let mut piece = vec![0; SEND];
-                    let mut file = &*file;
-                    file.seek(SeekFrom::Start(offset))?;
-                    let n = file.read(&mut piece)?;
+                    // read_at: two streams of one file must not move each other's place.
+                    let n = file.read_at(&mut piece, offset)?;
                     piece.truncate(n);
                     Ok::<_, std::io::Error>(piece)
                 })

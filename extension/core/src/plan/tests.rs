@@ -43,8 +43,8 @@ fn nothing_starts_in_a_window_and_what_fits_nowhere_is_told() {
 fn optimum(problem: &Problem, left: &[usize], plan: &mut Plan) -> i64 {
     if left.is_empty() {
         let mut sum = 0;
-        for m in 0..plan.len() {
-            problem.walk(m, &plan[m], |job, at| {
+        for (m, queue) in plan.iter().enumerate() {
+            problem.walk(m, queue, |job, at| {
                 sum += (at.end - problem.jobs[job].due.unwrap()).max(0);
             });
         }

@@ -217,8 +217,7 @@ async fn the_verdict_is_the_same_in_every_session() {
         farm.sql(&format!("SET {setting}")).await;
         assert_eq!(verdict(&farm).await, "ok", "{setting}");
         farm.sql(
-            &"INSERT INTO odin.customers(org_id, name) VALUES (1, 'x'); SELECT odin.seal_audit()"
-                .to_string(),
+            "INSERT INTO odin.customers(org_id, name) VALUES (1, 'x'); SELECT odin.seal_audit()",
         )
         .await;
         assert_eq!(verdict(&farm).await, "ok", "sealed under {setting}");
