@@ -32,7 +32,8 @@ pub struct App {
 
 impl App {
     pub fn new(db: Db, common: &Common, stop: CancellationToken) -> Arc<App> {
-        let gateway = Arc::new(Gateway::new(
+        let gateway = Arc::new(
+            Gateway::new(
             db.clone(),
             common.call_timeout(),
             common.command_wait(),
@@ -41,7 +42,11 @@ impl App {
                 tracing::error!(error = %e, "no credentials can be kept");
                 None
             }),
-        ));
+        )
+        .with_embedder(common.embedder().unwrap_or_else(|e| {
+            tracing::error!(error = %e, "questions go without vectors");
+            None
+        })));
         let listener = db.listen(stop.child_token());
         let app = Arc::new(App {
             auth: Authenticator::new(gateway.clone()),

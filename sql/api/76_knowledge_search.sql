@@ -71,13 +71,15 @@ BEGIN
         AND ($3 IS NULL OR EXISTS (SELECT 1 FROM odin.chunks c WHERE c.org_id = e.org_id AND c.id = e.chunk_id AND c.source = ANY ($3)))
       ORDER BY e.embedding::%1$s.vector(%3$s) OPERATOR(%1$s.<=>) $4::%1$s.vector(%3$s) LIMIT $5) s', vectors, m.id, m.dimensions) INTO by_meaning USING orgs, collection, sources, vector, depth;
   END IF;
+  -- A passage that has one word of ten in common counts a tenth of one that has them all.
   RETURN QUERY EXECUTE format('
-    SELECT f.id, f.score, %s, least(1, ((SELECT count(*) FROM unnest($5) s WHERE c.search @@ quote_literal(s)::tsquery) + 0.8 * cardinality(array_positions($2, f.id))) / greatest(cardinality($5), 1))::float8
-      FROM (SELECT r.id, sum(1.0 / (60 + r.place))::float8 AS score FROM (
-              SELECT id, place FROM unnest($1) WITH ORDINALITY w(id, place) UNION ALL
-              SELECT id, min(place) FROM unnest($2) WITH ORDINALITY w(id, place) GROUP BY id UNION ALL
-              SELECT id, place FROM unnest($3) WITH ORDINALITY w(id, place)) r GROUP BY r.id ORDER BY 2 DESC, 1 LIMIT $4) f
-      JOIN odin.chunks c ON c.id = f.id %s ORDER BY f.score DESC, f.id',
+    SELECT f.id, ((f.shared * coalesce(1.0 / (60 + w.place), 0)) + coalesce(1.0 / (60 + s.place), 0) + coalesce(1.0 / (60 + v.place), 0))::float8 AS score, f.cosine, f.shared
+      FROM (SELECT c.id, %s AS cosine, least(1, ((SELECT count(*) FROM unnest($5) s WHERE c.search @@ quote_literal(s)::tsquery) + 0.8 * cardinality(array_positions($2, c.id))) / greatest(cardinality($5), 1))::float8 AS shared
+              FROM (SELECT DISTINCT x AS id FROM unnest($1 || $2 || $3) x) u JOIN odin.chunks c ON c.id = u.id %s) f
+      LEFT JOIN unnest($1) WITH ORDINALITY w(id, place) ON w.id = f.id
+      LEFT JOIN (SELECT id, min(place) AS place FROM unnest($2) WITH ORDINALITY x(id, place) GROUP BY id) s ON s.id = f.id
+      LEFT JOIN unnest($3) WITH ORDINALITY v(id, place) ON v.id = f.id
+     ORDER BY 2 DESC, 1 LIMIT $4',
     CASE WHEN vector IS NULL THEN 'NULL::float8' ELSE format('1 - (e.embedding OPERATOR(%1$s.<=>) $6::%1$s.vector)', vectors) END,
     CASE WHEN vector IS NULL THEN '' ELSE format('LEFT JOIN odin.embeddings e ON e.model_id = %s AND e.chunk_id = c.id', m.id) END)
     USING by_words, by_spelling, coalesce(by_meaning, '{}'), depth, stems, vector;
@@ -123,7 +125,7 @@ DECLARE
   m odin.embedding_models;
   vector text;
   home odin.collections;
-  found jsonb;
+  passages jsonb;
 BEGIN
   IF query !~ '[[:alnum:]]' THEN PERFORM odin.fail('validation_failed', 'query: there is no word in it', NULL, '{"field": "query"}'); END IF;
   SELECT * INTO m FROM odin.embedding_models x WHERE x.is_active;
@@ -138,10 +140,10 @@ BEGIN
      WHERE greatest(f.cosine, f.shared) >= similarity_cutoff),
   resources AS (SELECT source, source_id, max(score) AS best FROM near GROUP BY source, source_id ORDER BY best DESC, source_id LIMIT top_n)
   SELECT jsonb_agg(jsonb_build_object('content', n.content, 'resource_name', n.title, 'resource_id', n.source_id, 'resource_type', n.source, 'chunk_id', n.id, 'chunk_name', n.name,
-           'similarity', round(n.similarity::numeric, 4), 'similarity_percentage', floor(n.similarity * 100)::int || '%') ORDER BY n.score DESC, n.id) INTO found
+           'similarity', round(n.similarity::numeric, 4), 'similarity_percentage', floor(n.similarity * 100)::int || '%') ORDER BY n.score DESC, n.id) INTO passages
     FROM near n JOIN resources USING (source, source_id) WHERE n.nth <= top_k;
   RETURN jsonb_strip_nulls(jsonb_build_object('note', odin._words_only(m, vector)))
-    || jsonb_build_object('query', query, 'collection', home.name, 'collection_id', home.id, 'results', coalesce(found, '[]'), 'total_chunks', jsonb_array_length(coalesce(found, '[]')),
+    || jsonb_build_object('query', query, 'collection', home.name, 'collection_id', home.id, 'results', coalesce(passages, '[]'), 'total_chunks', jsonb_array_length(coalesce(passages, '[]')),
                           'embedding_model', CASE WHEN vector IS NOT NULL THEN m.name END);
 END $f$;
 COMMENT ON FUNCTION odin.knowledge_retriever(text, bigint, int, int, float8) IS 'Searches the farm''s documents and records (failed runs, maintenance, models) for what answers a question, by meaning, words and spelling together. At most top_n resources with top_k passages each. similarity is the better of meaning (cosine) and the share of the question''s words in the passage; passages below similarity_cutoff are left out, so lower it when nothing is found. Without collection_id it looks everywhere (list_collections).';

@@ -73,15 +73,15 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.worker_embedded(bigint, jsonb) IS 'Vectors brought back: [{"chunk", "made", "vector"}] or [{"tool", "text", "vector"}].';
 
-CREATE OR REPLACE FUNCTION odin.worker_embed_failed(chunks bigint[], said text) RETURNS int
+CREATE OR REPLACE FUNCTION odin.worker_embed_failed(chunks bigint[], said text, endpoint_trouble boolean) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   n int;
 BEGIN
-  UPDATE odin_private.embed_queue q SET problem = left(said, 300) WHERE q.chunk_id = ANY (chunks);
+  UPDATE odin_private.embed_queue q SET problem = left(said, 300), attempts = q.attempts - CASE WHEN endpoint_trouble THEN 1 ELSE 0 END, due_at = CASE WHEN endpoint_trouble THEN clock_timestamp() ELSE q.due_at END WHERE q.chunk_id = ANY (chunks);
   GET DIAGNOSTICS n = ROW_COUNT;
   RETURN n;
 END $f$;
-COMMENT ON FUNCTION odin.worker_embed_failed(bigint[], text) IS 'Why these passages got no vector; they are due again later.';
+COMMENT ON FUNCTION odin.worker_embed_failed(bigint[], text, boolean) IS 'Why these passages got no vector: due again at once when the endpoint was the trouble, later when the text was.';
 
-GRANT EXECUTE ON FUNCTION odin.worker_embedder(text, int), odin.worker_embed_batch(bigint, int), odin.worker_embedded(bigint, jsonb), odin.worker_embed_failed(bigint[], text) TO odin_worker;
+GRANT EXECUTE ON FUNCTION odin.worker_embedder(text, int), odin.worker_embed_batch(bigint, int), odin.worker_embedded(bigint, jsonb), odin.worker_embed_failed(bigint[], text, boolean) TO odin_worker;

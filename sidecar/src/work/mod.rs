@@ -1,5 +1,7 @@
 //! Background work: rows in the database that any sidecar may carry out, as odin_worker.
 
+mod document;
+mod embed;
 mod facts;
 mod jobs;
 mod shop;
@@ -7,6 +9,8 @@ mod slice;
 mod tasks;
 mod ticker;
 pub mod wait;
+
+pub use document::read_pdf;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +70,7 @@ pub fn start(
         slicers: Slicers::find(&work.slicers),
     });
     // Reading files never waits behind slices.
-    for (kinds, most) in [(vec!["facts"], 2), (vec!["slice"], work.slice_workers)] {
+    for (kinds, most) in [(vec!["facts", "document"], 2), (vec!["slice"], work.slice_workers)] {
         if most > 0 {
             running.spawn(jobs::run(
                 shop.clone(),
@@ -77,6 +81,14 @@ pub fn start(
                 stop.clone(),
             ));
         }
+    }
+    if let Some(embedder) = common.embedder()? {
+        running.spawn(embed::run(
+            embedder,
+            db.clone(),
+            listener.clone(),
+            stop.clone(),
+        ));
     }
     if work.slice_workers > 0 {
         running.spawn(announce(shop, db.clone(), stop.clone()));

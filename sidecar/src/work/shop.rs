@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::document;
 use super::facts;
 use super::jobs::{refusal, Job, Live, Trouble};
 use super::slice;
@@ -17,6 +18,7 @@ impl Shop {
     /// The answer that ends the task: {"status": "complete", "result", "files", ...}.
     pub async fn carry_out(&self, job: &Job, live: &Live) -> Result<Value, Trouble> {
         match job.kind.as_str() {
+            "document" => document::carry_out(self, job, live).await,
             "facts" => facts::carry_out(self, job, live).await,
             "slice" => slice::carry_out(self, job, live).await,
             other => Err(Trouble::Final(refusal(
