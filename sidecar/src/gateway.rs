@@ -11,6 +11,7 @@ use crate::db::{Db, DbError, Live};
 use crate::embed::{self, Embedder};
 use crate::printers::confirm;
 use crate::printers::secrets::{self, Keyring};
+use crate::remote;
 use crate::work::wait;
 
 /// Which face a call came through; the audit keeps it.
@@ -177,7 +178,11 @@ impl Gateway {
         }
         let name = application_name(&call, caller, tool);
         let sealed = match secrets::seal_arguments(self.keyring.as_ref(), tool, arguments) {
-            Ok(sealed) => sealed,
+            Ok(Some(sealed)) => Some(sealed),
+            Ok(None) => match remote::seal_arguments(self.keyring.as_ref(), tool, arguments) {
+                Ok(sealed) => sealed,
+                Err(error) => return Outcome::Error(error),
+            },
             Err(error) => return Outcome::Error(error),
         };
         let arguments = sealed.as_ref().unwrap_or(arguments);

@@ -14,6 +14,7 @@ mod mcp;
 mod origin;
 mod printers;
 mod registry;
+mod remote;
 mod rest;
 mod server;
 mod slicers;

@@ -4,6 +4,7 @@ mod document;
 mod embed;
 mod facts;
 mod jobs;
+mod remote;
 mod shop;
 mod slice;
 mod tasks;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Common, DatabaseUrl, WorkOptions, Worker};
 use crate::db::Db;
+use crate::egress::Egress;
 use crate::files::Files;
 use crate::slicers::Slicers;
 use shop::Shop;
@@ -68,9 +70,23 @@ pub fn start(
     let shop = Arc::new(Shop {
         files: Files::new(db.clone()),
         slicers: Slicers::find(&work.slicers),
+        remotes: Arc::new(remote::Remotes {
+            db: db.clone(),
+            egress: Egress::new(&common.egress)?,
+            keyring: common.keyring()?,
+        }),
     });
+    running.spawn(remote::run(
+        shop.remotes.clone(),
+        listener.clone(),
+        stop.clone(),
+    ));
     // Reading files never waits behind slices.
-    for (kinds, most) in [(vec!["facts", "document"], 2), (vec!["slice"], work.slice_workers)] {
+    for (kinds, most) in [
+        (vec!["facts", "document"], 2),
+        (vec!["remote"], 8),
+        (vec!["slice"], work.slice_workers),
+    ] {
         if most > 0 {
             running.spawn(jobs::run(
                 shop.clone(),

@@ -1,10 +1,13 @@
 //! What this sidecar can do for tasks, and with which tools.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::document;
 use super::facts;
 use super::jobs::{refusal, Job, Live, Trouble};
+use super::remote::Remotes;
 use super::slice;
 use crate::files::Files;
 use crate::slicers::Slicers;
@@ -12,6 +15,7 @@ use crate::slicers::Slicers;
 pub struct Shop {
     pub files: Files,
     pub slicers: Slicers,
+    pub remotes: Arc<Remotes>,
 }
 
 impl Shop {
@@ -20,6 +24,7 @@ impl Shop {
         match job.kind.as_str() {
             "document" => document::carry_out(self, job, live).await,
             "facts" => facts::carry_out(self, job, live).await,
+            "remote" => self.remotes.carry_out(job, live).await,
             "slice" => slice::carry_out(self, job, live).await,
             other => Err(Trouble::Final(refusal(
                 "internal_error",
