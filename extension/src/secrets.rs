@@ -24,6 +24,12 @@ fn hmac(secret: &[u8], message: &[u8]) -> Vec<u8> {
     odin_core::hmac_sha256(secret, message)
 }
 
+/// The key table's hash of a credential, NULL when it cannot be one; in Rust because every call needs it.
+#[pg_extern(immutable, parallel_safe)]
+fn key_hash(credential: &str) -> Option<Vec<u8>> {
+    odin_core::key_hash(credential)
+}
+
 /// Which cluster and database a row was written in: after a restore elsewhere transaction ids start
 /// anew, and the audit's seals must tell the two apart.
 #[pg_extern(stable)]
