@@ -5,6 +5,7 @@ mod auth;
 mod bridge;
 mod config;
 mod db;
+mod egress;
 mod files;
 mod gateway;
 mod limits;
