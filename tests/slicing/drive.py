@@ -72,14 +72,15 @@ def wavy(size, n):
 
 
 def slicers_running():
-    found = []
+    """Slices of this test only: not a worker asking an engine for its version, not another test's slice."""
+    found, scratch = [], os.environ["SCRATCH"].encode()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as f:
                 words = f.read().split(b"\0")
         except OSError:
             continue
-        if words and words[0].endswith(b"CuraEngine"):
+        if words[0].endswith(b"CuraEngine") and words[1:2] == [b"slice"] and any(scratch in word for word in words):
             found.append(int(pid))
     return found
 
@@ -316,7 +317,7 @@ def orca_through_its_command():
 
 def start_slow(name):
     """Queue a slice that takes seconds, as a person in SQL would."""
-    return sql(f"SET ROLE demo_operator; SELECT odin.call('cura_slice_model', '{{\"model_path\": \"wavy.stl\", \"layer_height\": 0.1, \"infill_density\": 100, \"output_path\": \"{name}\"}}')->>'task_id'")
+    return sql(f"SET ROLE demo_operator; SELECT odin.call('cura_slice_model', '{{\"model_path\": \"wavy.stl\", \"layer_height\": 0.2, \"infill_density\": 60, \"output_path\": \"{name}\"}}')->>'task_id'")
 
 
 @test

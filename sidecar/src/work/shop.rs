@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::claims::Job;
 use super::facts;
-use super::jobs::{refusal, Job, Live, Trouble};
+use super::jobs::{refusal, Live, Trouble};
 use super::slice;
 use crate::files::Files;
 use crate::slicers::Slicers;
