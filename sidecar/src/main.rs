@@ -16,6 +16,7 @@ mod registry;
 mod rest;
 mod server;
 mod slicers;
+mod sources;
 mod telemetry;
 mod work;
 

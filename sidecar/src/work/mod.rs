@@ -5,6 +5,7 @@ mod facts;
 mod jobs;
 mod shop;
 mod slice;
+mod source;
 mod tasks;
 mod ticker;
 pub mod wait;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Common, DatabaseUrl, WorkOptions, Worker};
 use crate::db::Db;
+use crate::egress::Egress;
 use crate::files::Files;
 use crate::slicers::Slicers;
 use claims::Desk;
@@ -72,13 +74,16 @@ pub fn start(
     let shop = Arc::new(Shop {
         files: Files::new(db.clone()),
         slicers: Slicers::find(&work.slicers),
+        egress: Egress::new(&common.egress)?,
+        thingiverse: work.thingiverse_url.clone(),
+        keyring: common.keyring()?,
     });
-    // Reading files never waits behind slices.
-    for (kinds, most) in [(vec!["facts"], 2), (vec!["slice"], work.slice_workers)] {
+    // Reading files never waits behind slices, and neither waits behind a slow site.
+    for (kind, most) in [("facts", 2), ("source", 4), ("slice", work.slice_workers)] {
         if most > 0 {
             let shop = shop.clone();
             let work = move |desk, job| jobs::work(shop.clone(), desk, job);
-            running.spawn(claims::run(desk.clone(), kinds, most, work));
+            running.spawn(claims::run(desk.clone(), vec![kind], most, work));
         }
     }
     if work.slice_workers > 0 {
