@@ -248,7 +248,7 @@ def start_slow(name):
 
 @test
 def a_cancelled_slice_leaves_nothing():
-    http("PUT", "/files/wavy.stl", wavy(60, 70))
+    http("PUT", "/files/wavy.stl", wavy(40, 45))
     task = start_slow("cancelled.gcode")
     wait_for("the slicer", slicers_running)
     assert call("get_task", task_id=task)["state"] == "working"

@@ -86,7 +86,7 @@ def without_a_token_nothing_is_asked():
     answer = call("thingiverse_search_models", query="bracket")
     assert code(answer) == "source_token_missing" and "set_source_token" in answer["error"]["hint"], answer
     assert code(call("thingiverse_download_model", thing_id=7)) == "source_token_missing" and not SEEN
-    assert code(call("set_source_token", source="thingiverse", token=TOKEN)) == "permission_denied"
+    assert code(call("set_source_token", source="thingiverse", token=TOKEN)) == "scope_denied"
 
 
 @test
@@ -153,7 +153,7 @@ def a_download_is_stored_with_its_licence():
     assert code(call("thingiverse_download_model", thing_id=7, file_id=999)) == "source_not_found"
     assert code(call("thingiverse_download_model", thing_id=8)) == "source_not_found"
     assert code(call("thingiverse_download_model", thing_id=7, dest_subdir="../x")) == "validation_failed"
-    assert code(call("thingiverse_download_model", key=VIEWER, thing_id=7)) in ("permission_denied", "insufficient_scope", "tool_not_found")
+    assert code(call("thingiverse_download_model", key=VIEWER, thing_id=7)) == "scope_denied"
     some = call("thingiverse_download_model", thing_id=9)
     assert some["downloaded_count"] == 1 and "404" in some["skipped"][0]["reason"], some
 
@@ -164,11 +164,10 @@ def a_licence_is_shown_before_it_is_sold():
     assert sql(f"SELECT license || '|' || author FROM odin.files WHERE sha256 = '{sliced['gcode_sha256']}'") == "Creative Commons - Attribution|maker9"
     made = call("create_model_from_file", file=sliced["gcode_sha256"])
     assert made["license"] == "Creative Commons - Attribution" and made["author"] == "maker9", made
-    product = call("create_product", name="Bracket", price=9.5)
-    part = call("add_product_part", product_id=product.get("product_id") or product.get("id"), model_id=made["model_id"], quantity=1)
-    assert "error" not in part, part
-    order = call("create_order", lines=[{"product_id": product.get("product_id") or product.get("id"), "quantity": 1}])
-    assert "Creative Commons - Attribution" in json.dumps(order.get("notes")), order
+    lines = [{"model_id": made["model_id"], "quantity": 1, "unit_price": 9.5}]
+    for tool in ("create_quote", "create_order"):
+        answer = call(tool, lines=lines)
+        assert "Licence of the design" in json.dumps(answer) and "maker9" in json.dumps(answer), answer
 
 
 @test
@@ -194,7 +193,7 @@ def files_come_by_url():
     for url, wanted in [
         (f"{HERE}/things/7", "source_not_found"), ("http://127.0.0.3:1/x.stl", "egress_refused"), ("http://169.254.169.254/latest", "egress_refused"), (f"http://localhost:{server.server_port}/cdn/x", "egress_refused"),
         (f"{HERE}/moved?to=http://169.254.169.254/", "egress_refused"), (f"{HERE}/moved?to=file:///etc/passwd", "egress_refused"), ("https://example.org/x.stl", "egress_refused"),
-        ("file:///etc/passwd", "validation_failed"), ("https://user:pw@example.org/x", "validation_failed"), (f"{HERE}/moved?to={HERE}/moved%3Fto=x", "egress_refused"),
+        ("file:///etc/passwd", "validation_failed"), ("https://user:pw@example.org/x", "validation_failed"),
     ]:
         answer = call("fetch_file", url=url, name="never.stl")
         assert code(answer) == wanted, (url, answer)
