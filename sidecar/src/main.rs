@@ -5,6 +5,7 @@ mod auth;
 mod bridge;
 mod config;
 mod db;
+mod egress;
 mod files;
 mod gateway;
 mod limits;
@@ -15,6 +16,7 @@ mod registry;
 mod rest;
 mod server;
 mod slicers;
+mod sources;
 mod telemetry;
 mod work;
 

@@ -143,6 +143,10 @@ BEGIN
     IF caught IS NULL AND t.timeout_ms > 0 AND clock_timestamp() > called + t.timeout_ms * interval '1 ms' THEN
       RAISE EXCEPTION USING ERRCODE = '57014', MESSAGE = 'canceling statement due to statement timeout';
     END IF;
+    -- What a read tool wants to know from outside is asked for here, where writing is allowed again.
+    IF caught IS NULL AND t.read_only AND jsonb_typeof(out#>'{result,ask_outside}') = 'object' THEN
+      out := jsonb_build_object('result', odin._ask_outside(out->'result', role_name, key_id, options));
+    END IF;
     IF preview AND out ? 'seen' THEN
       answer := odin._preview_answer(t, out->'seen', role_name, args, odin._call_hints());
     ELSIF caught IS NULL THEN
