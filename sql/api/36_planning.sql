@@ -14,7 +14,7 @@ $f$;
 
 -- Everything the solver needs to know about an org, with the ids that its places stand for.
 CREATE OR REPLACE FUNCTION odin._plan_input(org bigint, horizon interval, most integer, replan boolean, include_offline boolean, OUT input jsonb, OUT job_ids bigint[], OUT printer_ids bigint[])
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $f$
 #variable_conflict use_column
 BEGIN
   WITH waiting AS MATERIALIZED (
@@ -88,7 +88,7 @@ BEGIN
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.plan_queue(horizon_hours numeric DEFAULT 168, max_jobs integer DEFAULT 10000, replan boolean DEFAULT true, include_offline boolean DEFAULT false, show integer DEFAULT 50) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $f$
 #variable_conflict use_column
 DECLARE
   org bigint := odin._new_in();
