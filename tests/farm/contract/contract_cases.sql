@@ -86,7 +86,7 @@ INSERT INTO t.cases(tool, base, args) SELECT v.tool, v.base::jsonb, v.args::json
 ('list_quotas', '{}', '{}'),
 ('set_quote', format('{"quote_id":%s,"status":"sent"}', :quote), format('{"quote_id":%s,"status":"declined","valid_until":"2035-01-01","notes":"n"}', :quote2)),
 ('list_order_jobs', '{}', '{"order_id":2,"status_filter":"completed","limit":1}'),
-('delete_item', '{"kind":"customer","id":3}', '{"kind":"consumable","id":2}'),
+('delete_item', '{"kind":"consumable","id":1}', '{"kind":"filament","id":2}'),
 ('get_settings', '{}', '{}'),
 ('set_settings', '{}', '{"require_job_approval":"all","auto_dispatch":true,"max_attempts":9,"printer_stale_seconds":99,"printer_stall_seconds":99,"currency":"EUR","timezone":"Europe/Berlin"}'),
 ('set_quota', '{"metric":"grams","period":"daily","limit_value":5}', '{"metric":"hours","period":"weekly","limit_value":6,"role_name":"ft_viewer","customer_id":1,"remove":true}'),
