@@ -317,15 +317,11 @@ enum Ended {
 async fn call(
     asked: &Asked<'_>,
     tool: &str,
-    mut arguments: Map<String, Value>,
+    arguments: Map<String, Value>,
     options: CallOptions,
 ) -> Result<Ended, Value> {
     let app = &asked.door.app;
     let caller = asked.caller;
-    if options.dry_run {
-        // Two words about the same thing: the careful one counts.
-        arguments.remove("dry_run");
-    }
     let _counted = app
         .limits
         .call(&caller.principal, tool)
