@@ -7,11 +7,18 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
   SELECT CASE WHEN ip IS NULL THEN '0.0.0.0' WHEN family(ip) = 6 THEN network(set_masklen(ip, 64))::inet ELSE set_masklen(ip, 32) END;
 $f$;
 
+CREATE OR REPLACE FUNCTION odin._count_login_failure(why text, options jsonb) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
+  INSERT INTO odin.login_failures AS f (minute, ip, reason) VALUES (date_trunc('minute', clock_timestamp()), odin._counted_ip((options->>'ip')::inet), why)
+    ON CONFLICT (minute, ip, reason) DO UPDATE SET attempts = f.attempts + 1;
+$f$;
+
 CREATE OR REPLACE FUNCTION odin._principal(credential text, options jsonb, OUT key_id bigint, OUT key_name text, OUT who oid, OUT role_name text, OUT scopes text[], OUT toolsets text[],
   OUT rate int, OUT concurrency int, OUT error jsonb)
 LANGUAGE plpgsql AS $f$
 DECLARE
   k odin_private.keys;
+  presented bytea;
   tables_version text := (SELECT schema_version FROM odin.instance);
   refused text;
 BEGIN
@@ -20,19 +27,26 @@ BEGIN
     RETURN;
   END IF;
   IF length(credential) = 64 AND translate(credential, '0123456789abcdef', '') = '' THEN
-    SELECT * INTO k FROM odin_private.keys x WHERE x.hash = sha256(decode(credential, 'hex'));
+    presented := sha256(decode(credential, 'hex'));
+    SELECT * INTO k FROM odin_private.keys x WHERE x.hash = presented;
+    IF k.id IS NULL THEN
+      -- A token somebody signed in with: a key whose scopes and end are the token's.
+      SELECT x.* INTO k FROM odin_private.sign_ins s JOIN odin_private.keys x ON x.id = s.key_id WHERE s.hash = presented;
+      IF FOUND THEN
+        SELECT s.scopes, least(k.expires_at, s.expires_at) INTO k.scopes, k.expires_at FROM odin_private.sign_ins s WHERE s.hash = presented;
+      END IF;
+    END IF;
   END IF;
   who := to_regrole(quote_ident(k.role_name));
   refused := CASE
     WHEN k.id IS NULL THEN 'unknown key'
     WHEN k.revoked_at IS NOT NULL THEN 'the key was revoked'
-    WHEN k.expires_at < clock_timestamp() THEN 'the key has expired'
+    WHEN k.expires_at < clock_timestamp() THEN CASE WHEN k.issuer_id IS NULL THEN 'the key has expired' ELSE 'the sign-in has expired' END
     WHEN who IS NULL THEN 'the key''s owner no longer exists'
     WHEN k.allowed_ips IS NOT NULL AND NOT coalesce((options->>'ip')::inet <<= ANY (k.allowed_ips), false) THEN 'the key may not be used from this address'
   END;
   IF refused IS NOT NULL THEN
-    INSERT INTO odin.login_failures AS f (minute, ip, reason) VALUES (date_trunc('minute', clock_timestamp()), odin._counted_ip((options->>'ip')::inet), refused)
-      ON CONFLICT (minute, ip, reason) DO UPDATE SET attempts = f.attempts + 1;
+    PERFORM odin._count_login_failure(refused, options);
     error := odin._error('not_authenticated', refused);
     RETURN;
   END IF;
