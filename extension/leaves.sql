@@ -26,6 +26,10 @@ CREATE FUNCTION odin._hmac(secret bytea, message bytea)
   RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'hmac_wrapper';
 CREATE FUNCTION odin._key_hash(credential text)
   RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'key_hash_wrapper';
+CREATE FUNCTION odin._token_issuer(token text)
+  RETURNS text LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'token_issuer_wrapper';
+CREATE FUNCTION odin._token_claims(token text, keys jsonb, issuer text, audiences text[], algorithms text[])
+  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'token_claims_wrapper';
 CREATE FUNCTION odin._plan(input jsonb)
   RETURNS jsonb LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'plan_jobs_wrapper';
 CREATE FUNCTION odin._origin()

@@ -115,6 +115,8 @@ pub struct Gateway {
 const CALL: &str = "SELECT odin.gateway_call($1, $2, $3, $4) \
                     FROM pg_catalog.set_config('application_name', $5, true)";
 const AUTHENTICATE: &str = "SELECT odin.gateway_authenticate($1, $2)";
+const SIGN_IN: &str = "SELECT odin.gateway_sign_in($1, $2)";
+const ISSUERS: &str = "SELECT odin.gateway_issuers()";
 const TOOLS: &str = "SELECT odin.gateway_tools($1, $2)";
 const PROMPTS: &str = "SELECT odin.gateway_prompts($1, $2)";
 const PROMPT_GET: &str = "SELECT odin.gateway_prompt_get($1, $2, $3, $4)";
@@ -199,13 +201,20 @@ impl Gateway {
         credential: &Credential,
         ip: Option<IpAddr>,
     ) -> Result<Value, DbError> {
-        let options = match ip {
-            Some(ip) => json!({"ip": ip.to_string()}),
-            None => json!({}),
-        };
+        let options = from_address(ip);
         self.db
             .quick(AUTHENTICATE, &[&credential.as_str(), &options])
             .await
+    }
+
+    /// The same for an issuer's token; afterwards its hash is a credential like a key's.
+    pub async fn sign_in(&self, token: &str, ip: Option<IpAddr>) -> Result<Value, DbError> {
+        self.db.quick(SIGN_IN, &[&token, &from_address(ip)]).await
+    }
+
+    /// Whom the farm trusts to sign people in.
+    pub async fn issuers(&self) -> Result<Value, DbError> {
+        self.db.quick(ISSUERS, &[]).await
     }
 
     pub async fn tools(&self, caller: &Caller) -> Result<Value, Value> {
@@ -368,6 +377,13 @@ impl Gateway {
         let mut value = error.to_json();
         value["request_id"] = json!(&*caller.request_id);
         value
+    }
+}
+
+fn from_address(ip: Option<IpAddr>) -> Value {
+    match ip {
+        Some(ip) => json!({"ip": ip.to_string()}),
+        None => json!({}),
     }
 }
 

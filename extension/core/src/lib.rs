@@ -7,6 +7,7 @@ pub mod domain;
 mod nearest;
 mod plan;
 mod problems;
+pub mod sign_in;
 
 pub use arguments::{Prepared, Spec, SpecError};
 pub use canonical::canonical;

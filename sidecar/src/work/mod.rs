@@ -50,6 +50,11 @@ pub fn start(
     let db = Db::new(url.parse()?, size, common.pool_wait()).map_err(|e| e.to_string())?;
     let listener = db.listen(stop.child_token());
     running.spawn(ticker::run(db.clone(), stop.clone()));
+    running.spawn(crate::sign_in::fetch_keys(
+        db.clone(),
+        listener.clone(),
+        stop.clone(),
+    ));
     if work.most_printers > 0 {
         let keyring = common.keyring()?;
         running.spawn(crate::printers::run(
