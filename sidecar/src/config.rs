@@ -181,6 +181,13 @@ pub struct WorkOptions {
     /// Models sliced at once by this sidecar; 0 = it slices nothing
     #[arg(long, env = "ODIN_SLICE_WORKERS", default_value_t = 1)]
     pub slice_workers: usize,
+    /// Where Thingiverse's interface is
+    #[arg(
+        long,
+        env = "ODIN_THINGIVERSE_URL",
+        default_value = "https://api.thingiverse.com"
+    )]
+    pub thingiverse_url: url::Url,
     #[command(flatten)]
     pub slicers: SlicerOptions,
 }

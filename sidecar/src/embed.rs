@@ -88,7 +88,10 @@ struct Memory {
 
 impl Embedder {
     /// `None` when no endpoint is set up.
-    pub fn new(options: &EmbedOptions, egress: &EgressOptions) -> Result<Option<Arc<Self>>, String> {
+    pub fn new(
+        options: &EmbedOptions,
+        egress: &EgressOptions,
+    ) -> Result<Option<Arc<Self>>, String> {
         let (url, model) = match (&options.url, &options.model) {
             (None, None) => return Ok(None),
             (Some(url), Some(model)) => (url, model),
@@ -130,7 +133,12 @@ impl Embedder {
         };
         let answer = self
             .egress
-            .post(&self.url, &self.headers, Bytes::from(body.to_string()), limits)
+            .post(
+                &self.url,
+                &self.headers,
+                Bytes::from(body.to_string()),
+                limits,
+            )
             .await?;
         if !answer.status.is_success() {
             return Err(EmbedError::Status {
@@ -150,7 +158,10 @@ impl Embedder {
             if let Some((_, known)) = memory.recent.iter().find(|(t, _)| t == text) {
                 return known.clone();
             }
-            if memory.quiet_until.is_some_and(|until| Instant::now() < until) {
+            if memory
+                .quiet_until
+                .is_some_and(|until| Instant::now() < until)
+            {
                 return json!({"problem": "the embedding endpoint did not answer a moment ago."});
             }
         }
@@ -158,7 +169,8 @@ impl Embedder {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         match asked {
             Ok(mut vectors) => {
-                let found = json!({"model": self.model, "vector": vectors.pop().unwrap_or_default()});
+                let found =
+                    json!({"model": self.model, "vector": vectors.pop().unwrap_or_default()});
                 memory.recent.push_front((text.to_owned(), found.clone()));
                 memory.recent.truncate(REMEMBERED);
                 found
@@ -183,7 +195,9 @@ pub fn question_of<'a>(tool: &'a str, arguments: &'a Value) -> Option<&'a str> {
         "find_similar_failures" => "description",
         _ => return None,
     };
-    arguments[name].as_str().filter(|text| !text.trim().is_empty() && text.len() <= 8_000)
+    arguments[name]
+        .as_str()
+        .filter(|text| !text.trim().is_empty() && text.len() <= 8_000)
 }
 
 fn read(answer: &Value, wanted: usize) -> Result<Vec<Vec<f32>>, EmbedError> {
@@ -215,7 +229,10 @@ fn read(answer: &Value, wanted: usize) -> Result<Vec<Vec<f32>>, EmbedError> {
 /// What the server says is wrong, short and in one line.
 fn complaint(body: &[u8]) -> String {
     let said = serde_json::from_slice::<Value>(body).unwrap_or_default();
-    let text = said["error"]["message"].as_str().or(said["error"].as_str()).unwrap_or_default();
+    let text = said["error"]["message"]
+        .as_str()
+        .or(said["error"].as_str())
+        .unwrap_or_default();
     let text: String = text.chars().filter(|c| !c.is_control()).take(160).collect();
     match text.is_empty() {
         true => String::new(),
@@ -230,7 +247,10 @@ mod tests {
     #[test]
     fn answers_are_read_by_their_index_and_checked() {
         let answer = json!({"data": [{"index": 1, "embedding": [0.5, 1]}, {"index": 0, "embedding": [1, 0]}]});
-        assert_eq!(read(&answer, 2).unwrap(), vec![vec![1.0, 0.0], vec![0.5, 1.0]]);
+        assert_eq!(
+            read(&answer, 2).unwrap(),
+            vec![vec![1.0, 0.0], vec![0.5, 1.0]]
+        );
         for bad in [
             json!({"data": []}),
             json!({"data": [{"embedding": [1]}, {"embedding": [1, 2]}]}),
@@ -245,8 +265,12 @@ mod tests {
 
     #[test]
     fn the_question_of_a_call() {
-        assert_eq!(question_of("knowledge_retriever", &json!({"query": "x"})), Some("x"));
-        let wrapped = json!({"name": "find_similar_failures", "arguments": {"description": "warped"}});
+        assert_eq!(
+            question_of("knowledge_retriever", &json!({"query": "x"})),
+            Some("x")
+        );
+        let wrapped =
+            json!({"name": "find_similar_failures", "arguments": {"description": "warped"}});
         assert_eq!(question_of("call_tool", &wrapped), Some("warped"));
         assert_eq!(question_of("queue_job", &json!({"query": "x"})), None);
         assert_eq!(question_of("search_tools", &json!({})), None);

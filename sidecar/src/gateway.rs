@@ -11,7 +11,6 @@ use crate::db::{Db, DbError, Live};
 use crate::embed::{self, Embedder};
 use crate::printers::confirm;
 use crate::printers::secrets::{self, Keyring};
-use crate::remote;
 use crate::work::wait;
 
 /// Which face a call came through; the audit keeps it.
@@ -118,6 +117,8 @@ pub struct Gateway {
 const CALL: &str = "SELECT odin.gateway_call($1, $2, $3, $4) \
                     FROM pg_catalog.set_config('application_name', $5, true)";
 const AUTHENTICATE: &str = "SELECT odin.gateway_authenticate($1, $2)";
+const SIGN_IN: &str = "SELECT odin.gateway_sign_in($1, $2)";
+const ISSUERS: &str = "SELECT odin.gateway_issuers()";
 const TOOLS: &str = "SELECT odin.gateway_tools($1, $2)";
 const PROMPTS: &str = "SELECT odin.gateway_prompts($1, $2)";
 const PROMPT_GET: &str = "SELECT odin.gateway_prompt_get($1, $2, $3, $4)";
@@ -178,11 +179,7 @@ impl Gateway {
         }
         let name = application_name(&call, caller, tool);
         let sealed = match secrets::seal_arguments(self.keyring.as_ref(), tool, arguments) {
-            Ok(Some(sealed)) => Some(sealed),
-            Ok(None) => match remote::seal_arguments(self.keyring.as_ref(), tool, arguments) {
-                Ok(sealed) => sealed,
-                Err(error) => return Outcome::Error(error),
-            },
+            Ok(sealed) => sealed,
             Err(error) => return Outcome::Error(error),
         };
         let arguments = sealed.as_ref().unwrap_or(arguments);
@@ -220,13 +217,20 @@ impl Gateway {
         credential: &Credential,
         ip: Option<IpAddr>,
     ) -> Result<Value, DbError> {
-        let options = match ip {
-            Some(ip) => json!({"ip": ip.to_string()}),
-            None => json!({}),
-        };
+        let options = from_address(ip);
         self.db
             .quick(AUTHENTICATE, &[&credential.as_str(), &options])
             .await
+    }
+
+    /// The same for an issuer's token; afterwards its hash is a credential like a key's.
+    pub async fn sign_in(&self, token: &str, ip: Option<IpAddr>) -> Result<Value, DbError> {
+        self.db.quick(SIGN_IN, &[&token, &from_address(ip)]).await
+    }
+
+    /// Whom the farm trusts to sign people in.
+    pub async fn issuers(&self) -> Result<Value, DbError> {
+        self.db.quick(ISSUERS, &[]).await
     }
 
     pub async fn tools(&self, caller: &Caller) -> Result<Value, Value> {
@@ -389,6 +393,13 @@ impl Gateway {
         let mut value = error.to_json();
         value["request_id"] = json!(&*caller.request_id);
         value
+    }
+}
+
+fn from_address(ip: Option<IpAddr>) -> Value {
+    match ip {
+        Some(ip) => json!({"ip": ip.to_string()}),
+        None => json!({}),
     }
 }
 

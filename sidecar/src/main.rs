@@ -5,6 +5,7 @@ mod auth;
 mod bridge;
 mod config;
 mod db;
+mod door;
 mod egress;
 mod embed;
 mod files;
@@ -17,7 +18,9 @@ mod registry;
 mod remote;
 mod rest;
 mod server;
+mod sign_in;
 mod slicers;
+mod sources;
 mod telemetry;
 mod work;
 

@@ -10,8 +10,6 @@ use serde_json::{json, Value};
 use crate::egress::{Answer, Egress, EgressError, Limits};
 use crate::printers::secrets::Keyring;
 
-/// The tool that sets a server's header, whatever face it comes through.
-pub const SEALED_TOOL: &str = "set_remote_secret";
 const REVISION: &str = "2025-06-18";
 const MOST_PAGES: usize = 20;
 const LISTING: Limits = Limits::SMALL;
@@ -51,7 +49,7 @@ impl<'a> Remote<'a> {
             (ACCEPT, HeaderValue::from_static("application/json, text/event-stream")),
         ];
         if let Some(sealed) = row["sealed"].as_str() {
-            headers.push(opened(keyring, row["id"].as_i64().unwrap_or_default(), sealed)?);
+            headers.push(opened(keyring, url, sealed)?);
         }
         Ok(Remote { egress, url: url.to_owned(), headers, next_id: 0 })
     }
@@ -157,57 +155,30 @@ fn result_of(mut message: Value) -> Result<Value, RemoteError> {
     Ok(message["result"].take())
 }
 
-/// Sealed for the server's number, negative so that it is nobody's printer.
-fn place(server: i64) -> i64 {
-    -server
-}
-
-fn opened(keyring: Option<&Keyring>, server: i64, sealed: &str) -> Result<(HeaderName, HeaderValue), RemoteError> {
-    let keyring = keyring.ok_or(RemoteError::Secret("this sidecar has no secret key, so it cannot open the server's secret"))?;
-    let plain = keyring
-        .open(place(server), sealed)
-        .ok_or(RemoteError::Secret("the server's secret was sealed with another key; set it again with set_remote_secret"))?;
+/// Sealed for this very address: a server that moved does not get it.
+fn opened(
+    keyring: Option<&Keyring>,
+    url: &str,
+    sealed: &str,
+) -> Result<(HeaderName, HeaderValue), RemoteError> {
+    let keyring = keyring.ok_or(RemoteError::Secret(
+        "this sidecar has no secret key, so it cannot open the server's secret",
+    ))?;
+    let plain = keyring.open(url, sealed).ok_or(RemoteError::Secret(
+        "the server's secret was sealed with another key; set it again with set_remote_secret",
+    ))?;
     let value: Value = serde_json::from_str(&plain).unwrap_or_default();
-    header_of(&value).ok_or(RemoteError::Secret("the server's secret is no header; set it again with set_remote_secret"))
+    header_of(&value).ok_or(RemoteError::Secret(
+        "the server's secret is no header; set it again with set_remote_secret",
+    ))
 }
 
 fn header_of(value: &Value) -> Option<(HeaderName, HeaderValue)> {
-    let name = HeaderName::from_bytes(value["header"].as_str()?.as_bytes()).ok()?;
+    let name = value["header"].as_str().unwrap_or("authorization");
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
     let mut text = HeaderValue::from_str(value["value"].as_str()?).ok()?;
     text.set_sensitive(true);
     Some((name, text))
-}
-
-/// The header of a call becomes one sealed argument before the call leaves for the database.
-pub fn seal_arguments(keyring: Option<&Keyring>, tool: &str, arguments: &Value) -> Result<Option<Value>, Value> {
-    let wrapped = tool == "call_tool";
-    let (tool, inner) = match wrapped {
-        true => (arguments["name"].as_str().unwrap_or_default(), &arguments["arguments"]),
-        false => (tool, arguments),
-    };
-    let Some(object) = inner.as_object().filter(|o| tool == SEALED_TOOL && o.contains_key("value")) else {
-        return Ok(None);
-    };
-    let refuse = |detail: &str, hint: &str| json!({"code": "validation_failed", "detail": detail, "status": 422, "retriable": false, "hint": hint});
-    let Some(keyring) = keyring else {
-        return Err(refuse(
-            "this sidecar has no secret key, so it cannot keep secrets",
-            "The operator sets ODIN_SECRET_KEY (64 hex digits) or ODIN_SECRET_KEY_FILE, the same for every sidecar.",
-        ));
-    };
-    let mut rest = object.clone();
-    let value = rest.remove("value").unwrap_or_default();
-    let secret = json!({"header": rest.remove("header").unwrap_or_else(|| "Authorization".into()), "value": value});
-    if header_of(&secret).is_none() {
-        return Err(refuse("value: these are no name and value of a header", "Mostly: header Authorization, value \"Bearer ...\"."));
-    }
-    let Some(server) = rest.get("server_id").and_then(Value::as_i64) else {
-        return Err(refuse("server_id: is required", "list_remote_servers has the number."));
-    };
-    let sealed = keyring.seal(place(server), &secret.to_string()).map_err(|e| refuse(&e, ""))?;
-    rest.insert("sealed".into(), sealed.into());
-    let rest = Value::Object(rest);
-    Ok(Some(if wrapped { json!({"name": tool, "arguments": rest}) } else { rest }))
 }
 
 #[cfg(test)]
@@ -226,19 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_sealed_for_one_server() {
+    fn secrets_open_for_their_address_only() {
         let keyring: Keyring = "ab".repeat(32).parse().unwrap();
-        let call = json!({"server_id": 7, "header": "X-Key", "value": "s3cret"});
-        let sent = seal_arguments(Some(&keyring), SEALED_TOOL, &call).unwrap().unwrap();
-        assert!(!sent.to_string().contains("s3cret"));
-        let sealed = sent["sealed"].as_str().unwrap();
-        assert_eq!(opened(Some(&keyring), 7, sealed).unwrap().1, "s3cret");
-        assert!(opened(Some(&keyring), 8, sealed).is_err());
-        let wrapped = json!({"name": SEALED_TOOL, "arguments": call});
-        let sent = seal_arguments(Some(&keyring), "call_tool", &wrapped).unwrap().unwrap();
-        assert!(sent["arguments"]["sealed"].is_string());
-        assert!(seal_arguments(None, SEALED_TOOL, &call).is_err());
-        assert!(seal_arguments(Some(&keyring), SEALED_TOOL, &json!({"server_id": 7, "value": "a\nb"})).is_err());
-        assert_eq!(seal_arguments(None, SEALED_TOOL, &json!({"server_id": 7, "remove": true})).unwrap(), None);
+        let secret = json!({"header": "X-Key", "value": "s3cret"}).to_string();
+        let sealed = keyring.seal("https://a.example/mcp", &secret).unwrap();
+        assert_eq!(opened(Some(&keyring), "https://a.example/mcp", &sealed).unwrap().1, "s3cret");
+        assert!(opened(Some(&keyring), "https://b.example/mcp", &sealed).is_err());
+        assert!(opened(None, "https://a.example/mcp", &sealed).is_err());
+        assert!(header_of(&json!({"value": "a\nb"})).is_none());
     }
 }

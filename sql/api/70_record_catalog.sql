@@ -14,7 +14,8 @@ BEGIN
     WHEN home IN ('odin_private', 'odin_call') OR home LIKE 'pg\_%' OR home = 'information_schema' THEN format('%I is private', home)
     WHEN NOT for_writing THEN NULL
     WHEN home = 'odin' AND (relation LIKE 'audit\_%' OR relation IN ('instance', 'members', 'guarded_tables', 'access_rules', 'error_codes', 'constraint_errors', 'toolsets',
-         'tools', 'tool_aliases', 'registry_log', 'keys', 'login_failures', 'idempotency', 'consents', 'tasks', 'model_methods', 'remote_servers', 'documents', 'chunks', 'embeddings', 'embedding_models'))
+         'tools', 'tool_aliases', 'registry_log', 'keys', 'login_failures', 'idempotency', 'consents', 'tasks', 'model_methods', 'remote_servers', 'remote_tools', 'issuers', 'issuer_keys',
+         'documents', 'chunks', 'embeddings', 'embedding_models'))
       THEN format('%I.%I is kept by the farm itself or by people in the database', home, relation)
   END;
 END $f$;

@@ -34,14 +34,16 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.remove_remote_server(text) IS 'Takes a remote server and all its tools out of the farm. People only.';
 
-CREATE OR REPLACE FUNCTION odin.set_remote_secret(server_id bigint, header text DEFAULT NULL, value text DEFAULT NULL, sealed text DEFAULT NULL, remove boolean DEFAULT false) RETURNS jsonb
+CREATE OR REPLACE FUNCTION odin.set_remote_secret(url text, header text DEFAULT NULL, value text DEFAULT NULL, sealed text DEFAULT NULL, remove boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 #variable_conflict use_variable
+DECLARE
+  server bigint := (SELECT s.id FROM odin.remote_servers s WHERE s.url = set_remote_secret.url ORDER BY s.id LIMIT 1);
 BEGIN
   IF NOT pg_has_role(odin.actor(), 'odin_admin', 'USAGE') THEN
     PERFORM odin.fail('permission_denied', format('%s is no administrator', odin.actor()));
-  ELSIF NOT EXISTS (SELECT 1 FROM odin.remote_servers s WHERE s.id = server_id) THEN
-    PERFORM odin.fail('remote_server_not_found', format('server_id: there is no remote server %s', server_id), NULL, '{"field": "server_id"}');
+  ELSIF server IS NULL THEN
+    PERFORM odin.fail('remote_server_not_found', format('url: there is no remote server at %s', url), NULL, '{"field": "url"}');
   ELSIF coalesce(header, value) IS NOT NULL THEN
     PERFORM odin.fail('validation_failed', 'secrets must not reach the database in clear', 'Call this tool through a sidecar (MCP or REST) that has ODIN_SECRET_KEY; it seals them on the way.');
   ELSIF (sealed IS NULL) = (NOT remove) THEN
@@ -50,17 +52,17 @@ BEGIN
     PERFORM odin.fail('validation_failed', 'sealed: this is not a secret sealed by a sidecar', NULL, '{"field": "sealed"}');
   END IF;
   IF remove THEN
-    DELETE FROM odin_private.remote_secrets s WHERE s.server_id = set_remote_secret.server_id;
+    DELETE FROM odin_private.remote_secrets s WHERE s.server_id = server;
   ELSE
-    INSERT INTO odin_private.remote_secrets AS s (server_id, sealed, set_by) VALUES (set_remote_secret.server_id, set_remote_secret.sealed, odin.actor())
+    INSERT INTO odin_private.remote_secrets AS s (server_id, sealed, set_by) VALUES (server, set_remote_secret.sealed, odin.actor())
     ON CONFLICT ON CONSTRAINT remote_secrets_pkey DO UPDATE SET sealed = excluded.sealed, set_by = excluded.set_by, set_at = clock_timestamp();
   END IF;
-  UPDATE odin.remote_servers s SET sync_due = now() WHERE s.id = server_id;
-  PERFORM odin.would(jsonb_build_object('action', 'set_remote_secret', 'server_id', server_id, 'remove', remove));
+  UPDATE odin.remote_servers s SET sync_due = now() WHERE s.id = server;
+  PERFORM odin.would(jsonb_build_object('action', 'set_remote_secret', 'url', url, 'remove', remove));
   NOTIFY odin_work;
-  RETURN jsonb_build_object('success', true, 'server_id', server_id, 'has_secret', NOT remove);
+  RETURN jsonb_build_object('success', true, 'server_id', server, 'has_secret', NOT remove);
 END $f$;
-COMMENT ON FUNCTION odin.set_remote_secret(bigint, text, text, text, boolean) IS 'Sets the header a remote MCP server wants to see (header Authorization, value "Bearer ..."). Write-only: nobody can read it back.';
+COMMENT ON FUNCTION odin.set_remote_secret(text, text, text, text, boolean) IS 'Sets the header the remote MCP server at this url wants to see (header Authorization, value "Bearer ..."). Write-only: nobody can read it back, and it opens for this address only.';
 
 CREATE OR REPLACE FUNCTION odin.list_remote_servers() RETURNS TABLE(id bigint, name text, url text, callers text, confirm text, is_active boolean, has_secret boolean, state text, problem text, synced_at timestamptz, tools bigint, refused jsonb)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -168,6 +170,6 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.worker_remote_failed(bigint, text) IS 'Why a remote server could not be asked; it is asked again later.';
 
-GRANT EXECUTE ON FUNCTION odin.add_remote_server(text, text, text, text, interval), odin.remove_remote_server(text), odin.set_remote_secret(bigint, text, text, text, boolean) TO odin_admin;
+GRANT EXECUTE ON FUNCTION odin.add_remote_server(text, text, text, text, interval), odin.remove_remote_server(text), odin.set_remote_secret(text, text, text, text, boolean) TO odin_admin;
 GRANT EXECUTE ON FUNCTION odin.list_remote_servers() TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.worker_remote_due(), odin.worker_remote_server(bigint), odin.worker_remote_tools(bigint, jsonb), odin.worker_remote_failed(bigint, text) TO odin_worker;

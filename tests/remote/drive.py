@@ -70,9 +70,9 @@ def a_server_without_its_secret_says_what_is_wrong():
 
 @phase(UP)
 def the_secret_is_sealed_and_opens_the_server():
-    assert code(call("set_remote_secret", server_id=server()["id"], value="x")) in ("permission_denied", "scope_denied")
-    assert code(call("set_remote_secret", ADMIN, server_id=99, value="x")) == "remote_server_not_found"
-    done = call("set_remote_secret", ADMIN, server_id=server()["id"], header="Authorization", value="Bearer " + REMOTE_KEY)
+    assert code(call("set_remote_secret", url=REMOTE_URL, value="x")) in ("permission_denied", "scope_denied")
+    assert code(call("set_remote_secret", ADMIN, url="https://nowhere.example/mcp", value="x")) == "remote_server_not_found"
+    done = call("set_remote_secret", ADMIN, url=REMOTE_URL, header="Authorization", value="Bearer " + REMOTE_KEY)
     assert done["has_secret"] is True, done
     row = wait_for("the tools", lambda: server()["state"] == "ok" and server())
     assert row["tools"] > 20 and row["problem"] is None, row
@@ -162,7 +162,7 @@ def no_other_way_into_the_registry_is_open_to_a_sidecar():
     for text in ("UPDATE odin.tools SET confirm = 'none'", "SELECT odin._remote_call(1, 'x', '{}')", "SELECT odin.add_remote_server('x', 'http://x')", "SELECT odin.remove_remote_server('there')"):
         done = subprocess.run([os.environ["PSQL"], "-XAtq", "-v", "ON_ERROR_STOP=1", os.environ["DATABASE"]], input=f"SET SESSION AUTHORIZATION odin_worker; SET odin.remote_sync = 'on'; {text}", capture_output=True, text=True)
         assert done.returncode != 0 and "permission denied" in done.stderr, (text, done.stderr)
-    assert code(json.loads(sql("SET ROLE demo_operator; SELECT odin.call('set_remote_secret', '{\"server_id\": 1, \"value\": \"x\"}')"))) == "permission_denied"
+    assert code(json.loads(sql("SET ROLE demo_operator; SELECT odin.call('set_remote_secret', '{\"url\": \"https://x\", \"value\": \"x\"}')"))) == "permission_denied"
 
 
 @phase(DOWN)

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::{json, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::jobs::{refusal, Job, Live, Trouble};
+use super::claims::Job;
+use super::jobs::{refusal, Live, Trouble};
 use super::shop::Shop;
 use crate::files::CHUNK;
 
@@ -21,13 +22,18 @@ const PAGE_END: &str = "\u{c}";
 pub async fn carry_out(shop: &Shop, job: &Job, live: &Live) -> Result<Value, Trouble> {
     let file = shop.files.open(job.text("sha256"), job.org).await?;
     if file.bytes > MOST_FILE {
-        return Err(unreadable(format!("it has {} bytes; at most {MOST_FILE} are read", file.bytes)));
+        return Err(unreadable(format!(
+            "it has {} bytes; at most {MOST_FILE} are read",
+            file.bytes
+        )));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(file.bytes).unwrap_or_default());
     while (bytes.len() as u64) < file.bytes {
         let piece = shop.files.read(&file, bytes.len() as u64, CHUNK).await?;
         if piece.is_empty() {
-            return Err(Trouble::Again("the stored file is shorter than it says".to_owned()));
+            return Err(Trouble::Again(
+                "the stored file is shorter than it says".to_owned(),
+            ));
         }
         bytes.extend_from_slice(&piece);
     }
@@ -42,7 +48,10 @@ pub async fn carry_out(shop: &Shop, job: &Job, live: &Live) -> Result<Value, Tro
         _ => plain(bytes)?,
     };
     if text.len() > MOST_TEXT {
-        return Err(unreadable(format!("its text is longer than {} MB; split it", MOST_TEXT / 1024 / 1024)));
+        return Err(unreadable(format!(
+            "its text is longer than {} MB; split it",
+            MOST_TEXT / 1024 / 1024
+        )));
     }
     let characters = text.chars().count();
     Ok(json!({
@@ -58,7 +67,8 @@ fn unreadable(detail: impl Into<String>) -> Trouble {
 
 /// UTF-8, with or without a mark at its beginning. PostgreSQL keeps no NUL.
 fn plain(bytes: Vec<u8>) -> Result<String, Trouble> {
-    let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text; save it as UTF-8"))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| unreadable("it is not UTF-8 text; save it as UTF-8"))?;
     Ok(text.trim_start_matches('\u{feff}').replace('\0', ""))
 }
 
@@ -75,7 +85,9 @@ async fn pdf_apart(bytes: &[u8]) -> Result<String, Trouble> {
         .spawn()
         .map_err(again)?;
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(Trouble::Again("the reader has no ends to talk to".to_owned()));
+        return Err(Trouble::Again(
+            "the reader has no ends to talk to".to_owned(),
+        ));
     };
     let talk = async {
         let feed = async {
@@ -90,7 +102,12 @@ async fn pdf_apart(bytes: &[u8]) -> Result<String, Trouble> {
     };
     let said = tokio::time::timeout(READ_WITHIN, talk)
         .await
-        .map_err(|_| unreadable(format!("reading it took longer than {} s", READ_WITHIN.as_secs())))?
+        .map_err(|_| {
+            unreadable(format!(
+                "reading it took longer than {} s",
+                READ_WITHIN.as_secs()
+            ))
+        })?
         .map_err(again)?;
     let ended = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
     match ended {

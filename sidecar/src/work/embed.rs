@@ -37,7 +37,12 @@ struct Known {
     told: Option<Instant>,
 }
 
-pub async fn run(embedder: Arc<Embedder>, db: Db, listener: Arc<Listener>, stop: CancellationToken) {
+pub async fn run(
+    embedder: Arc<Embedder>,
+    db: Db,
+    listener: Arc<Listener>,
+    stop: CancellationToken,
+) {
     let mut wake = listener.subscribe();
     let mut known = Known::default();
     let mut failures = 0u32;
@@ -75,7 +80,9 @@ pub async fn run(embedder: Arc<Embedder>, db: Db, listener: Arc<Listener>, stop:
 async fn woken(wake: &mut broadcast::Receiver<Channel>) {
     loop {
         match wake.recv().await {
-            Ok(Channel::Work | Channel::Registry) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Ok(Channel::Work | Channel::Registry) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                return
+            }
             Ok(_) => {}
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
@@ -119,13 +126,19 @@ async fn announce(embedder: &Embedder, db: &Db, known: &mut Known) -> Result<i64
     }
     let dimensions = match known.dimensions {
         Some(n) => n,
-        None => embedder.vectors(&["a print farm"]).await?.first().map_or(0, Vec::len),
+        None => embedder
+            .vectors(&["a print farm"])
+            .await?
+            .first()
+            .map_or(0, Vec::len),
     };
     known.dimensions = Some(dimensions);
     let wide = i32::try_from(dimensions).unwrap_or(i32::MAX);
     let answer = db.quick(ANNOUNCE, &[&embedder.model, &wide]).await?;
     let Some(id) = answer["model_id"].as_i64() else {
-        let reason = answer["reason"].as_str().unwrap_or("the farm refused the model");
+        let reason = answer["reason"]
+            .as_str()
+            .unwrap_or("the farm refused the model");
         return Err(Trouble::Refused(reason.to_owned()));
     };
     known.model_id = Some(id);
@@ -134,7 +147,10 @@ async fn announce(embedder: &Embedder, db: &Db, known: &mut Known) -> Result<i64
 }
 
 async fn embed(embedder: &Embedder, batch: &[Value]) -> Result<Vec<Vec<f32>>, EmbedError> {
-    let texts: Vec<&str> = batch.iter().map(|row| row["text"].as_str().unwrap_or(" ")).collect();
+    let texts: Vec<&str> = batch
+        .iter()
+        .map(|row| row["text"].as_str().unwrap_or(" "))
+        .collect();
     embedder.vectors(&texts).await
 }
 
@@ -148,7 +164,9 @@ async fn keep(
     if vectors.iter().any(|v| Some(v.len()) != known.dimensions) {
         // The endpoint serves another model under the same name now.
         *known = Known::default();
-        return Err(Trouble::Refused("the endpoint's vectors have another length than before".to_owned()));
+        return Err(Trouble::Refused(
+            "the endpoint's vectors have another length than before".to_owned(),
+        ));
     }
     let rows: Vec<Value> = batch
         .iter()
@@ -159,13 +177,17 @@ async fn keep(
             row
         })
         .collect();
-    db.quick(EMBEDDED, &[&model_id, &Value::Array(rows)]).await?;
+    db.quick(EMBEDDED, &[&model_id, &Value::Array(rows)])
+        .await?;
     Ok(())
 }
 
 /// These get no vector now: later if the endpoint was the trouble, much later if the text was.
 async fn give_up(db: &Db, batch: &[Value], error: &EmbedError) -> Result<(), Trouble> {
-    let chunks: Vec<i64> = batch.iter().filter_map(|row| row["chunk"].as_i64()).collect();
+    let chunks: Vec<i64> = batch
+        .iter()
+        .filter_map(|row| row["chunk"].as_i64())
+        .collect();
     let said = error.to_string();
     let back = !error.is_about_the_texts();
     db.quick(FAILED, &[&chunks, &said, &back]).await?;

@@ -7,7 +7,8 @@ use serde_json::{json, Value};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::jobs::{refusal, Job, Live, Trouble};
+use super::claims::Job;
+use super::jobs::{refusal, Live, Trouble};
 use crate::db::{Channel, Db, Listener};
 use crate::egress::Egress;
 use crate::printers::secrets::Keyring;

@@ -4,18 +4,27 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::claims::Job;
 use super::document;
 use super::facts;
-use super::jobs::{refusal, Job, Live, Trouble};
+use super::jobs::{refusal, Live, Trouble};
 use super::remote::Remotes;
 use super::slice;
+use super::source;
+use crate::egress::Egress;
 use crate::files::Files;
+use crate::printers::secrets::Keyring;
 use crate::slicers::Slicers;
 
 pub struct Shop {
     pub files: Files,
     pub slicers: Slicers,
     pub remotes: Arc<Remotes>,
+    pub egress: Egress,
+    /// Where Thingiverse's interface is.
+    pub thingiverse: url::Url,
+    /// Opens the orgs' tokens.
+    pub keyring: Option<Keyring>,
 }
 
 impl Shop {
@@ -26,6 +35,7 @@ impl Shop {
             "facts" => facts::carry_out(self, job, live).await,
             "remote" => self.remotes.carry_out(job, live).await,
             "slice" => slice::carry_out(self, job, live).await,
+            "source" => source::carry_out(self, job, live).await,
             other => Err(Trouble::Final(refusal(
                 "internal_error",
                 500,
