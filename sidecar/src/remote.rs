@@ -42,16 +42,30 @@ pub struct Remote<'a> {
 
 impl<'a> Remote<'a> {
     /// From the row the farm gave: {"id", "url", "sealed"}.
-    pub fn new(egress: &'a Egress, keyring: Option<&Keyring>, row: &Value) -> Result<Self, RemoteError> {
-        let url = row["url"].as_str().ok_or(RemoteError::Secret("the remote server was removed or switched off"))?;
+    pub fn new(
+        egress: &'a Egress,
+        keyring: Option<&Keyring>,
+        row: &Value,
+    ) -> Result<Self, RemoteError> {
+        let url = row["url"].as_str().ok_or(RemoteError::Secret(
+            "the remote server was removed or switched off",
+        ))?;
         let mut headers = vec![
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-            (ACCEPT, HeaderValue::from_static("application/json, text/event-stream")),
+            (
+                ACCEPT,
+                HeaderValue::from_static("application/json, text/event-stream"),
+            ),
         ];
         if let Some(sealed) = row["sealed"].as_str() {
             headers.push(opened(keyring, url, sealed)?);
         }
-        Ok(Remote { egress, url: url.to_owned(), headers, next_id: 0 })
+        Ok(Remote {
+            egress,
+            url: url.to_owned(),
+            headers,
+            next_id: 0,
+        })
     }
 
     /// All tools it lists.
@@ -60,7 +74,11 @@ impl<'a> Remote<'a> {
         let mut found = Vec::new();
         let mut cursor = Value::Null;
         for _ in 0..MOST_PAGES {
-            let params = if cursor.is_null() { json!({}) } else { json!({"cursor": cursor}) };
+            let params = if cursor.is_null() {
+                json!({})
+            } else {
+                json!({"cursor": cursor})
+            };
             let mut page = self.ask("tools/list", params, LISTING).await?;
             match page["tools"].take() {
                 Value::Array(tools) => found.extend(tools),
@@ -77,7 +95,13 @@ impl<'a> Remote<'a> {
     /// The result of one call, as the remote server gave it.
     pub async fn call(&mut self, tool: &str, arguments: &Value) -> Result<Value, RemoteError> {
         self.begin().await?;
-        let result = self.ask("tools/call", json!({"name": tool, "arguments": arguments}), CALLING).await?;
+        let result = self
+            .ask(
+                "tools/call",
+                json!({"name": tool, "arguments": arguments}),
+                CALLING,
+            )
+            .await?;
         match result["content"].is_array() {
             true => Ok(result),
             false => Err(RemoteError::Odd),
@@ -90,33 +114,59 @@ impl<'a> Remote<'a> {
             "clientInfo": {"name": "odin-farm", "version": env!("CARGO_PKG_VERSION")},
         });
         let (answer, message) = self.send("initialize", hello, LISTING).await?;
-        let agreed = result_of(message)?["protocolVersion"].as_str().unwrap_or(REVISION).to_owned();
+        let agreed = result_of(message)?["protocolVersion"]
+            .as_str()
+            .unwrap_or(REVISION)
+            .to_owned();
         let mut keep = |name: &'static str, value: Option<HeaderValue>| {
             if let Some(value) = value {
                 self.headers.push((HeaderName::from_static(name), value));
             }
         };
         keep("mcp-protocol-version", HeaderValue::from_str(&agreed).ok());
-        keep("mcp-session-id", answer.headers.get("mcp-session-id").cloned());
+        keep(
+            "mcp-session-id",
+            answer.headers.get("mcp-session-id").cloned(),
+        );
         let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
         self.egress
-            .post(&self.url, &self.headers, Bytes::from(ready.to_string()), LISTING)
+            .post(
+                &self.url,
+                &self.headers,
+                Bytes::from(ready.to_string()),
+                LISTING,
+            )
             .await?;
         Ok(())
     }
 
-    async fn ask(&mut self, method: &str, params: Value, limits: Limits) -> Result<Value, RemoteError> {
+    async fn ask(
+        &mut self,
+        method: &str,
+        params: Value,
+        limits: Limits,
+    ) -> Result<Value, RemoteError> {
         let (_, message) = self.send(method, params, limits).await?;
         result_of(message)
     }
 
-    async fn send(&mut self, method: &str, params: Value, limits: Limits) -> Result<(Answer, Value), RemoteError> {
+    async fn send(
+        &mut self,
+        method: &str,
+        params: Value,
+        limits: Limits,
+    ) -> Result<(Answer, Value), RemoteError> {
         self.next_id += 1;
         let id = self.next_id;
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let answer = self
             .egress
-            .post(&self.url, &self.headers, Bytes::from(body.to_string()), limits)
+            .post(
+                &self.url,
+                &self.headers,
+                Bytes::from(body.to_string()),
+                limits,
+            )
             .await?;
         if !answer.status.is_success() {
             return Err(RemoteError::Status(answer.status.as_u16()));
@@ -128,7 +178,10 @@ impl<'a> Remote<'a> {
 
 /// The answer to request `id`: the body itself, or an event of a stream.
 fn message_of(body: &[u8], id: u64) -> Option<Value> {
-    let wanted = |value: &Value| value["id"].as_u64() == Some(id) && (value.get("result").is_some() || value.get("error").is_some());
+    let wanted = |value: &Value| {
+        value["id"].as_u64() == Some(id)
+            && (value.get("result").is_some() || value.get("error").is_some())
+    };
     if let Ok(value) = serde_json::from_slice::<Value>(body) {
         return wanted(&value).then_some(value);
     }
@@ -201,7 +254,12 @@ mod tests {
         let keyring: Keyring = "ab".repeat(32).parse().unwrap();
         let secret = json!({"header": "X-Key", "value": "s3cret"}).to_string();
         let sealed = keyring.seal("https://a.example/mcp", &secret).unwrap();
-        assert_eq!(opened(Some(&keyring), "https://a.example/mcp", &sealed).unwrap().1, "s3cret");
+        assert_eq!(
+            opened(Some(&keyring), "https://a.example/mcp", &sealed)
+                .unwrap()
+                .1,
+            "s3cret"
+        );
         assert!(opened(Some(&keyring), "https://b.example/mcp", &sealed).is_err());
         assert!(opened(None, "https://a.example/mcp", &sealed).is_err());
         assert!(header_of(&json!({"value": "a\nb"})).is_none());

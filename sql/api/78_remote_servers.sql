@@ -110,9 +110,9 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   fn text := format('odin_call.%I', 'remote_' || tool);
   schema jsonb := CASE WHEN jsonb_typeof(listed->'inputSchema') = 'object' THEN listed->'inputSchema' ELSE '{}' END;
+  -- These are the farm's own business, even where the remote tool knows such arguments too: a preview calls nobody.
   own constant jsonb := '{"idempotency_key": {"type": "string", "maxLength": 255}, "dry_run": {"type": "boolean", "description": "Preview only."}, "preview_token": {"type": "string", "maxLength": 2000}}'
     || CASE WHEN s.confirm = 'confirm' THEN '{"confirm": {"type": "boolean", "default": false, "description": "false: preview only."}}'::jsonb WHEN s.confirm = 'human' THEN '{"approval_reason": {"type": "string", "maxLength": 500, "description": "Why, for the person who has to approve."}}' ELSE '{}' END;
-  control jsonb := (SELECT jsonb_object_agg(key, value) FROM jsonb_each(own) WHERE NOT coalesce(schema->'properties', '{}') ? key);
 BEGIN
   EXECUTE format($q$CREATE OR REPLACE FUNCTION %s(_arguments jsonb) RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L$q$, fn,
     format('BEGIN RETURN odin._remote_call(%s, %L, _arguments); END', s.id, listed->>'name'));
@@ -121,7 +121,7 @@ BEGIN
     'description', left(format('[%s] %s', s.name, coalesce(nullif(btrim(listed->>'description'), ''), listed->>'name')), 4000), 'scope', 'write', 'area', 'remote', 'toolset', 'remote', 'confirm', s.confirm,
     'hints', jsonb_build_object('open_world', true, 'destructive', coalesce((listed#>>'{annotations,destructiveHint}')::boolean, NOT coalesce((listed#>>'{annotations,readOnlyHint}')::boolean, false)),
       'idempotent', coalesce((listed#>>'{annotations,idempotentHint}')::boolean, (listed#>>'{annotations,readOnlyHint}')::boolean, false)),
-    'input', schema || jsonb_build_object('type', 'object', 'properties', coalesce(schema->'properties', '{}') || control), 'control', (SELECT jsonb_agg(k) FROM jsonb_object_keys(control) k))));
+    'input', schema || jsonb_build_object('type', 'object', 'properties', coalesce(schema->'properties', '{}') || own), 'control', (SELECT jsonb_agg(k) FROM jsonb_object_keys(own) k))));
   RETURN NULL;
 EXCEPTION WHEN SQLSTATE 'OD036' OR data_exception OR program_limit_exceeded THEN
   RETURN left(SQLERRM, 500);

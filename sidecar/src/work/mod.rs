@@ -87,11 +87,7 @@ pub fn start(
         egress: egress.clone(),
         keyring: common.keyring()?,
     });
-    running.spawn(remote::run(
-        remotes.clone(),
-        listener.clone(),
-        stop.clone(),
-    ));
+    running.spawn(remote::run(remotes.clone(), listener.clone(), stop.clone()));
     let shop = Arc::new(Shop {
         files: Files::new(db.clone()),
         slicers: Slicers::find(&work.slicers),

@@ -29,7 +29,10 @@ pub struct Remotes {
 
 impl Remotes {
     async fn server(&self, id: i64) -> Result<Value, String> {
-        self.db.quick(SERVER, &[&id]).await.map_err(|e| e.to_string())
+        self.db
+            .quick(SERVER, &[&id])
+            .await
+            .map_err(|e| e.to_string())
     }
 
     /// One call; its result is the remote server's own.
@@ -38,7 +41,9 @@ impl Remotes {
         let row = self.server(id).await.map_err(Trouble::Again)?;
         let called = async {
             let mut remote = Remote::new(&self.egress, self.keyring.as_ref(), &row)?;
-            remote.call(job.text("tool"), &job.arguments["arguments"]).await
+            remote
+                .call(job.text("tool"), &job.arguments["arguments"])
+                .await
         };
         let result = tokio::select! {
             result = called => result,
@@ -47,7 +52,11 @@ impl Remotes {
         match result {
             Ok(result) => Ok(json!({"status": "complete", "raw": true, "result": result})),
             Err(RemoteError::Way(e)) => Err(Trouble::Final(e.to_json())),
-            Err(e) => Err(Trouble::Final(refusal("remote_server_failed", 502, e.to_string()))),
+            Err(e) => Err(Trouble::Final(refusal(
+                "remote_server_failed",
+                502,
+                e.to_string(),
+            ))),
         }
     }
 }
@@ -94,13 +103,21 @@ async fn sync(remotes: &Remotes, id: i64) -> Result<(), String> {
     match listed {
         Ok(tools) => {
             let tools = Value::Array(tools);
-            let kept = remotes.db.quick(TOOLS, &[&id, &tools]).await.map_err(|e| e.to_string())?;
+            let kept = remotes
+                .db
+                .quick(TOOLS, &[&id, &tools])
+                .await
+                .map_err(|e| e.to_string())?;
             tracing::info!(server = id, tools = %kept["tools"], "remote tools");
         }
         Err(e) => {
             let said = e.to_string();
             tracing::info!(server = id, error = said, "a remote server cannot be asked");
-            remotes.db.quick(FAILED, &[&id, &said]).await.map_err(|e| e.to_string())?;
+            remotes
+                .db
+                .quick(FAILED, &[&id, &said])
+                .await
+                .map_err(|e| e.to_string())?;
         }
     }
     Ok(())
