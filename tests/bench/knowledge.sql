@@ -20,12 +20,9 @@ INSERT INTO odin.embedding_models(name, dimensions) VALUES ('bench', 384);
 INSERT INTO odin.embeddings(model_id, chunk_id, org_id, collection_id, embedding)
 SELECT m.id, c.id, c.org_id, c.collection_id, pg_temp.vector((c.id % 500)::int)::public.vector FROM odin.chunks c, odin.embedding_models m;
 SET maintenance_work_mem = '1GB';
-\timing on
-\echo building the HNSW index:
 SELECT format('CREATE INDEX embeddings_of_%1$s ON odin.embeddings USING hnsw ((embedding::public.vector(384)) public.vector_cosine_ops) WHERE model_id = %1$s', id) FROM odin.embedding_models \gexec
-\timing off
 VACUUM ANALYZE odin.chunks; VACUUM ANALYZE odin.embeddings;
-CREATE FUNCTION pg_temp.measure(what text, question_words int, misspelt boolean, with_vector boolean, times int) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.measure(name text, what text, question_words int, misspelt boolean, with_vector boolean, times int) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   began timestamptz; took float8[]; question text; said jsonb; options jsonb; found bigint := 0; s record;
 BEGIN
@@ -39,10 +36,11 @@ BEGIN
     found := found + (said->>'total_chunks')::int;
   END LOOP;
   SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY t) AS p50, percentile_cont(0.99) WITHIN GROUP (ORDER BY t) AS p99 INTO s FROM unnest(took[4:]) t;
-  RETURN format('%s: p50 %s ms, p99 %s ms (%s calls, %s results each)', what, round(s.p50::numeric, 1), round(s.p99::numeric, 1), times, round(found::numeric / times, 1));
+  IF found < times THEN RAISE EXCEPTION '%: % results in % calls', name, found, times; END IF;
+  RETURN concat_ws('|', name, round(s.p50::numeric, 1), round(s.p99::numeric, 1), what);
 END $$;
 SET ROLE know_bench;
-SELECT pg_temp.measure('words, 3 words', 3, false, false, 200);
-SELECT pg_temp.measure('words, 8 words', 8, false, false, 200);
-SELECT pg_temp.measure('words and one misspelt', 3, true, false, 100);
-SELECT pg_temp.measure('words and meaning, 5 words', 5, false, true, 200);
+SELECT pg_temp.measure('words_3', 'a question of 3 words', 3, false, false, 200);
+SELECT pg_temp.measure('words_8', 'a question of 8 words', 8, false, false, 200);
+SELECT pg_temp.measure('misspelt', '3 words and one that stands nowhere', 3, true, false, 100);
+SELECT pg_temp.measure('meaning', '5 words and a vector', 5, false, true, 200);

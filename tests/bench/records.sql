@@ -1,10 +1,8 @@
 -- search_records against the same query by hand, by the same role, on the same rows; and the time to compile a domain. Best of many runs, in ms.
--- Needs a database with the farm and nothing else in it: psql -f tests/bench/records.sql
+-- For a database with the farm and nothing else in it; tests/bench/records.sh runs it.
 \set ECHO none
-\pset format aligned
-\pset footer off
 SET client_min_messages = warning;
-CREATE ROLE rec_bench; GRANT odin_viewer TO rec_bench;
+DO $$ BEGIN IF to_regrole('rec_bench') IS NULL THEN CREATE ROLE rec_bench; END IF; END $$; GRANT odin_viewer TO rec_bench;
 INSERT INTO odin.orgs(name) SELECT 'Bench ' || k FROM generate_series(1, 10) k;
 SELECT odin.add_member('rec_bench', id) FROM odin.orgs WHERE name IN ('Bench 1', 'Bench 2') \g /dev/null
 INSERT INTO odin.customers(org_id, name, email, company) SELECT o.id, 'Customer ' || k, 'c' || k || '@example.com', 'Firm ' || k % 100 FROM odin.orgs o, generate_series(1, 10000) k WHERE o.name LIKE 'Bench %';
