@@ -3,6 +3,7 @@
 mod app;
 mod auth;
 mod bridge;
+mod check;
 mod config;
 mod db;
 mod egress;
@@ -37,6 +38,8 @@ enum Command {
     Worker(Box<config::Worker>),
     /// Speak MCP on stdin and stdout, for clients that start their servers
     Stdio(Box<config::Stdio>),
+    /// Say how ready database, sidecar, printers, slicers and model sites are
+    Check(Box<check::Check>),
 }
 
 /// 128 random bits in hex: ids that nobody can guess.
@@ -51,6 +54,8 @@ fn main() -> std::process::ExitCode {
         Command::Worker(config) => telemetry::init(&config.common, "info"),
         // The client shows our stderr to its user.
         Command::Stdio(config) => telemetry::init(&config.common, "warn"),
+        // Whatever is wrong is in the report.
+        Command::Check(config) => telemetry::init(config.common(), "off"),
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -66,15 +71,17 @@ fn main() -> std::process::ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Serve(config) => server::run(*config).await,
-            Command::Worker(config) => work::run(*config).await,
-            Command::Stdio(config) => mcp::stdio::run(*config).await,
+            Command::Serve(config) => server::run(*config).await.map(|()| true),
+            Command::Worker(config) => work::run(*config).await.map(|()| true),
+            Command::Stdio(config) => mcp::stdio::run(*config).await.map(|()| true),
+            Command::Check(config) => check::run(*config).await,
         }
     });
     // Reading stdin blocks a thread of the runtime: do not wait for it.
     runtime.shutdown_background();
     match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+        Ok(true) => std::process::ExitCode::SUCCESS,
+        Ok(false) => std::process::ExitCode::FAILURE,
         Err(e) => {
             eprintln!("odin-farm: {e}");
             std::process::ExitCode::FAILURE
