@@ -25,7 +25,7 @@ KEY=$(new_key slice_bench operator) BASE=http://127.0.0.1:$PORT VIEWER='' DATABA
 import os, statistics, time
 from farm import box, call, http, sql, wait_for, wavy
 wait_for("the slicers", lambda: int(sql("SELECT count(*) FROM odin.slicers")) > 0, 90)
-for name, model in (("cube, 684 bytes", box(20, 20, 20)), ("rough block, 0.5 MB", wavy(30, 70))):
+for name, model in (("cube, 684 bytes", box(20, 20, 20)), ("rough block, 44 kB", wavy(15, 20))):
     path = name.split(",")[0] + ".stl"
     http("PUT", "/files/" + path.replace(" ", "%20"), model)
     calls = []
