@@ -6,7 +6,9 @@ mod bridge;
 mod check;
 mod config;
 mod db;
+mod door;
 mod egress;
+mod embed;
 mod files;
 mod gateway;
 mod limits;
@@ -16,6 +18,7 @@ mod printers;
 mod registry;
 mod rest;
 mod server;
+mod sign_in;
 mod slicers;
 mod sources;
 mod telemetry;
@@ -40,6 +43,9 @@ enum Command {
     Stdio(Box<config::Stdio>),
     /// Say how ready database, sidecar, printers, slicers and model sites are
     Check(Box<check::Check>),
+    /// Read a PDF on stdin and write its text; the sidecar starts this for itself
+    #[command(hide = true)]
+    ReadPdf,
 }
 
 /// 128 random bits in hex: ids that nobody can guess.
@@ -50,6 +56,7 @@ pub fn random_id() -> String {
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     match &cli.command {
+        Command::ReadPdf => return ended(work::read_pdf().map(|()| true)),
         Command::Serve(config) => telemetry::init(&config.common, "info"),
         Command::Worker(config) => telemetry::init(&config.common, "info"),
         // The client shows our stderr to its user.
@@ -75,10 +82,16 @@ fn main() -> std::process::ExitCode {
             Command::Worker(config) => work::run(*config).await.map(|()| true),
             Command::Stdio(config) => mcp::stdio::run(*config).await.map(|()| true),
             Command::Check(config) => check::run(*config).await,
+            Command::ReadPdf => Ok(true),
         }
     });
     // Reading stdin blocks a thread of the runtime: do not wait for it.
     runtime.shutdown_background();
+    ended(result)
+}
+
+/// A report that found something wrong is no error, and no success.
+fn ended(result: Result<bool, String>) -> std::process::ExitCode {
     match result {
         Ok(true) => std::process::ExitCode::SUCCESS,
         Ok(false) => std::process::ExitCode::FAILURE,

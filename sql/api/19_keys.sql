@@ -1,13 +1,17 @@
 -- Keys: mint, list, revoke, rotate. People only: no key can make, widen or revive a key.
 -- The secret is returned once and kept nowhere.
 
+CREATE OR REPLACE FUNCTION odin._is_scope(word text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT word IN ('agent:read', 'agent:write', 'admin', 'read', 'write') OR word ~ '^(read|write):[a-z][a-z0-9_]*$';
+$f$;
+
 CREATE OR REPLACE FUNCTION odin._check_scopes(scopes text[], who oid, role_name text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
-  known constant text[] := ARRAY['agent:read', 'agent:write', 'admin', 'read', 'write'];
   wrong text;
 BEGIN
-  SELECT s INTO wrong FROM unnest(scopes) s WHERE s <> ALL (known) AND s !~ '^(read|write):[a-z][a-z0-9_]*$';
+  SELECT s INTO wrong FROM unnest(scopes) s WHERE NOT odin._is_scope(s);
   IF wrong IS NOT NULL OR coalesce(cardinality(scopes), 0) = 0 THEN
     PERFORM odin.fail('validation_failed', format('scopes: %s is no scope', coalesce(wrong, 'an empty list')),
       'Scopes are agent:read, agent:write, admin, or read:AREA and write:AREA, e.g. {agent:read} or {read:printers,write:jobs}.', '{"field": "scopes"}');
@@ -116,6 +120,8 @@ DECLARE
 BEGIN
   IF k.revoked_at IS NOT NULL THEN
     PERFORM odin.fail('validation_failed', format('key_id: key %s is revoked; mint a new one', k.id), NULL, '{"field": "key_id"}');
+  ELSIF k.issuer_id IS NOT NULL THEN
+    PERFORM odin.fail('validation_failed', format('key_id: key %s has no secret; its issuer renews the tokens', k.id), NULL, '{"field": "key_id"}');
   END IF;
   -- Whoever lost a group since must not carry the old scopes into a new key.
   PERFORM odin._check_scopes(k.scopes, odin._owner_role(k.role_name), k.role_name);
@@ -158,20 +164,24 @@ BEGIN
   RETURN true;
 END $f$;
 
-CREATE OR REPLACE FUNCTION odin.approve_call(consent_id bigint, valid interval DEFAULT '1 hour') RETURNS boolean
+-- The same for every way a person comes: psql (sql) or his own login over HTTP (rest).
+CREATE OR REPLACE FUNCTION odin._person_decides(consent_id bigint, decision text, via text, reason text, valid interval) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
-  PERFORM odin._humans_only('approving a call');
+  PERFORM odin._humans_only(CASE decision WHEN 'approved' THEN 'approving a call' ELSE 'denying a call' END);
   PERFORM odin._administers((SELECT org_id FROM odin.consents WHERE id = consent_id));
-  RETURN odin._decide(consent_id, 'approved', 'sql', NULL, valid);
+  RETURN odin._decide(consent_id, decision, via, reason, valid);
 END $f$;
+
+CREATE OR REPLACE FUNCTION odin.approve_call(consent_id bigint, valid interval DEFAULT '1 hour') RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._person_decides(consent_id, 'approved', 'sql', NULL, valid);
+$f$;
 COMMENT ON FUNCTION odin.approve_call(bigint, interval) IS 'A person lets a waiting call through, once, within the given time. Administrators only; no key can.';
 
 CREATE OR REPLACE FUNCTION odin.deny_call(consent_id bigint, reason text DEFAULT NULL, valid interval DEFAULT '1 day') RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-BEGIN
-  PERFORM odin._humans_only('denying a call');
-  PERFORM odin._administers((SELECT org_id FROM odin.consents WHERE id = consent_id));
-  RETURN odin._decide(consent_id, 'denied', 'sql', reason, valid);
-END $f$;
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._person_decides(consent_id, 'denied', 'sql', reason, valid);
+$f$;
 COMMENT ON FUNCTION odin.deny_call(bigint, text, interval) IS 'A person refuses a waiting call; the agent is told not to retry. Administrators only; no key can.';
+GRANT EXECUTE ON FUNCTION odin._person_decides(bigint, text, text, text, interval) TO odin_admin;

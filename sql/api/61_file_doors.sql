@@ -155,6 +155,8 @@ BEGIN
            thumbnail_sha256 = coalesce(made#>>'{thumbnail,sha256}', x.thumbnail_sha256)
      WHERE x.id = (t.arguments->>'file_id')::bigint;
     UPDATE odin.files x SET keep_until = NULL WHERE x.org_id = t.org_id AND x.sha256 = made#>>'{thumbnail,sha256}' AND x.origin = 'thumbnail';
+  ELSIF t.kind = 'document' THEN
+    PERFORM odin._document_read(t, answer);
   END IF;
 END $f$;
 

@@ -1,6 +1,8 @@
 //! Background work: rows in the database that any sidecar may carry out, as odin_worker.
 
 mod claims;
+mod document;
+mod embed;
 mod facts;
 mod jobs;
 mod shop;
@@ -9,6 +11,8 @@ mod source;
 mod tasks;
 mod ticker;
 pub mod wait;
+
+pub use document::read_pdf;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +54,11 @@ pub fn start(
     let db = Db::new(url.parse()?, size, common.pool_wait()).map_err(|e| e.to_string())?;
     let listener = db.listen(stop.child_token());
     running.spawn(ticker::run(db.clone(), stop.clone()));
+    running.spawn(crate::sign_in::fetch_keys(
+        db.clone(),
+        listener.clone(),
+        stop.clone(),
+    ));
     if work.most_printers > 0 {
         let keyring = common.keyring()?;
         running.spawn(crate::printers::run(
@@ -62,7 +71,7 @@ pub fn start(
     }
     let desk = Desk {
         db: db.clone(),
-        listener,
+        listener: listener.clone(),
         stop: stop.clone(),
     };
     running.spawn(claims::run(
@@ -79,12 +88,19 @@ pub fn start(
         keyring: common.keyring()?,
     });
     // Reading files never waits behind slices, and neither waits behind a slow site.
-    for (kind, most) in [("facts", 2), ("source", 4), ("slice", work.slice_workers)] {
+    for (kinds, most) in [
+        (vec!["facts", "document"], 2),
+        (vec!["source"], 4),
+        (vec!["slice"], work.slice_workers),
+    ] {
         if most > 0 {
             let shop = shop.clone();
             let work = move |desk, job| jobs::work(shop.clone(), desk, job);
-            running.spawn(claims::run(desk.clone(), vec![kind], most, work));
+            running.spawn(claims::run(desk.clone(), kinds, most, work));
         }
+    }
+    if let Some(embedder) = common.embedder()? {
+        running.spawn(embed::run(embedder, db.clone(), listener, stop.clone()));
     }
     if work.slice_workers > 0 {
         running.spawn(announce(shop, db.clone(), stop.clone()));

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::claims::Job;
+use super::document;
 use super::facts;
 use super::jobs::{refusal, Live, Trouble};
 use super::slice;
@@ -26,6 +27,7 @@ impl Shop {
     /// The answer that ends the task: {"status": "complete", "result", "files", ...}.
     pub async fn carry_out(&self, job: &Job, live: &Live) -> Result<Value, Trouble> {
         match job.kind.as_str() {
+            "document" => document::carry_out(self, job, live).await,
             "facts" => facts::carry_out(self, job, live).await,
             "slice" => slice::carry_out(self, job, live).await,
             "source" => source::carry_out(self, job, live).await,
