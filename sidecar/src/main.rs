@@ -16,6 +16,7 @@ mod mcp;
 mod origin;
 mod printers;
 mod registry;
+mod remote;
 mod rest;
 mod server;
 mod sign_in;
