@@ -3,7 +3,7 @@
 
 -- Statement trigger of every guarded table; its arguments are the key columns. PL/pgSQL keeps one plan a table.
 CREATE OR REPLACE FUNCTION odin._trail() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $f$
 BEGIN
   IF TG_NARGS > 1 OR TG_ARGV[0] <> 'id' THEN
     -- A branch per operation: a trigger for INSERT has no old rows to name.

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# The farm at work on 10,000 and 1,000,000 jobs: what must stay flat, planning, completions, reports. Each figure stands beside its limit.
+#   tests/bench/farm.sh [SECONDS] [JOBS]    JOBS: the largest history, 1000000 by default; 10000000 takes an hour and 15 GB
+# On the cluster that PGHOST, PGPORT and PGUSER (a superuser) name. Ends with status 1 when a limit is missed.
+#
+# The queue is 10,000 jobs on 1,000 printers throughout; what grows is the past. Times are the backend's own CPU, which a busy machine does not stretch
+# as much as latency; reports are timed by the clock.
+set -euo pipefail
+seconds=${1:-10} most=${2:-1000000}
+: "${PGHOST:?name a cluster: PGHOST, PGPORT, PGUSER}" "${PGUSER:?name a superuser: PGUSER}"
+bin=$(pg_config --bindir)
+[ -x "$bin/pgbench" ] || bin=$(dirname "$(find /usr/lib/postgresql -name pgbench | sort -V | tail -n 1)")
+here=$(cd "$(dirname "$0")" && pwd)
+db=odin_bench_farm_$$
+work=$(mktemp -d)
+missed=0
+trap 'psql -qX -d postgres -c "DROP DATABASE IF EXISTS $db WITH (FORCE)" -c "DROP ROLE IF EXISTS bench_operator" -c "DROP ROLE IF EXISTS bench_bi" >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
+sql() { psql -qXAt -v ON_ERROR_STOP=1 -d "$db" "$@"; }
+
+row() { # what figure limit unit: a line of the table; a figure beyond its limit counts
+    local verdict
+    verdict=$(awk -v f="$2" -v l="$3" 'BEGIN { print (f <= l) ? "" : " **missed**" }')
+    [ -z "$verdict" ] || missed=1
+    printf '| %s | %s %s | at most %s%s |\n' "$1" "$2" "$4" "$3" "$verdict"
+}
+cpu() { # statement calls: CPU milliseconds a call in one warm session of the operator
+    {
+        echo "SELECT pg_backend_pid() AS pid \\gset"
+        echo "\\setenv BACKEND :pid"
+        for _ in 1 2 3 4 5 6; do echo "$1;"; done
+        echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"
+        for _ in $(seq "$2"); do echo "$1;"; done
+        echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"
+    } >"$work/cpu.sql"
+    psql -qXAt -v ON_ERROR_STOP=1 -U bench_operator -d "$db" -f "$work/cpu.sql" |
+        awk -v hz="$(getconf CLK_TCK)" -v n="$2" '$1 == "ticks" { if (k++) printf "%.2f\n", ($2 - t) * 1000 / hz / n; t = $2 }'
+}
+wall() { # role statement: milliseconds of the best of three
+    for _ in 1 2 3; do { printf '\\timing on\n' && cat <<<"$2;"; } | psql -qXAt -v ON_ERROR_STOP=1 -U "$1" -d "$db" | sed -nE 's/^Time: ([0-9.]+) ms.*/\1/p' | tail -n 1; done | sort -n | head -n 1
+}
+
+psql -qX -d postgres -c "CREATE DATABASE $db TEMPLATE ${ODIN_TEST_TEMPLATE:-odin_template}"
+sql -f "$here/farm.sql" >/dev/null
+sql -c 'SELECT bench.grow(10000, false)' >/dev/null
+
+declare -A flat
+measure() { # jobs: the flat ones, on a history of so many
+    local what
+    sql -c 'VACUUM ANALYZE' >/dev/null
+    for what in list_queue farm_summary why_waiting list_jobs; do flat[$what.$1]=$(cpu "${statement[$what]}" "${calls[$what]}"); done
+}
+job=$(sql -c "SELECT id FROM odin.jobs WHERE status = 'pending' ORDER BY id OFFSET 5000 LIMIT 1")
+declare -A statement=([list_queue]='SELECT count(*) FROM odin.list_queue(100)' [farm_summary]='SELECT length(odin.farm_summary()::text)'
+    [why_waiting]="SELECT length(odin.why_waiting($job)::text)" [list_jobs]='SELECT count(*) FROM odin.list_jobs(NULL, 100)')
+declare -A calls=([list_queue]=200 [farm_summary]=150 [why_waiting]=30 [list_jobs]=200)
+
+printf '| what | figure | limit |\n|---|---|---|\n'
+sizes=(10000)
+sql -c 'SELECT bench.grow(10000, true)' >/dev/null
+measure 10000
+for ((n = 1000000; n <= most; n *= 10)); do
+    # A million at a time keeps the tables' order that of the years.
+    for ((have = ${sizes[-1]}; have < n; have += step)); do
+        step=$((n - have < 1000000 ? n - have : 1000000))
+        sql -c "SELECT bench.grow($step, true)" >/dev/null
+    done
+    sizes+=("$n")
+    measure "$n"
+done
+for what in list_queue farm_summary why_waiting list_jobs; do
+    for n in "${sizes[@]:1}"; do
+        row "$what: $n jobs (${flat[$what.$n]} ms) against 10000 (${flat[$what.10000]} ms)" "$(awk -v a="${flat[$what.$n]}" -v b="${flat[$what.10000]}" 'BEGIN { printf "%.2f", a / b }')" 1.3 x
+    done
+done
+
+# One plan of 10,000 jobs on 1,000 printers, in a session that has changed single jobs before.
+cat >"$work/plan.sql" <<SQL
+SELECT pg_backend_pid() AS pid \gset
+\setenv BACKEND :pid
+SELECT odin.hold_job($job) \g /dev/null
+SELECT odin.hold_job($job, false) \g /dev/null
+\! awk '{ print "ticks", \$14 + \$15 }' /proc/\$BACKEND/stat
+SELECT odin.plan_queue(show => 0) AS plan \gset
+\! awk '{ print "ticks", \$14 + \$15 }' /proc/\$BACKEND/stat
+SELECT 'placed', :'plan'::jsonb->>'assigned', :'plan'::jsonb->>'late', :'plan'::jsonb->>'changeovers';
+SQL
+plan=$(psql -qXAt -F ' ' -v ON_ERROR_STOP=1 -U bench_operator -d "$db" -f "$work/plan.sql")
+row "plan_queue, 10000 jobs on 1000 printers (placed, late, changeovers: $(awk '$1 == "placed" { print $2, $3, $4 }' <<<"$plan"))" \
+    "$(awk -v hz="$(getconf CLK_TCK)" '$1 == "ticks" { if (k++) printf "%.2f", ($2 - t) / hz; t = $2 }' <<<"$plan")" 2 's CPU'
+
+# Completions by 64 callers through the dispatcher, each job its own: what a farm of 4,000 printers would report in its busiest second.
+sql -c 'SELECT bench.running(3840)' >/dev/null
+cat >"$work/complete.sql" <<'SQL'
+\set i :i + 1
+SELECT bench.complete(:client_id * 60 + :i);
+SQL
+"$bin/pgbench" -n -M prepared -c 64 -j 2 -t 60 -D i=0 -f "$work/complete.sql" -U bench_operator "$db" >"$work/out" 2>"$work/err" || { cat "$work/err" >&2; exit 1; }
+done_once=$(sql -c "SELECT count(*) FROM odin.runs r JOIN bench.running_jobs b ON b.job = r.job_id WHERE r.status = 'completed'")
+printf '| completions by 64 callers (%s of 3840 booked, %s refused) | %s a second, %s ms each | - |\n' "$done_once" "$(sql -c "SELECT count(*) FROM odin.audit_calls WHERE tool = 'complete_job' AND outcome NOT IN ('done')")" \
+    "$(awk '/^tps/ { printf "%.0f", $3 }' "$work/out")" "$(awk '/^latency average/ { printf "%.0f", $4 }' "$work/out")"
+[ "$done_once" = 3840 ] || missed=1
+
+# Reports a dashboard asks, over all runs there are.
+while IFS='|' read -r name query; do
+    row "odin_bi: $name" "$(wall bench_bi "$query" | awk '{ printf "%.0f", $1 }')" 1000 ms
+done <"$here/farm_reports.txt"
+exit $missed
