@@ -315,19 +315,27 @@ mod tests {
 
     #[test]
     fn a_number_keeps_every_digit() {
-        let sent = r#"{"model_id": 9007199254740993.0, "price": 12345678901234567.8901, "quantity": 2}"#;
+        let sent =
+            r#"{"model_id": 9007199254740993.0, "price": 12345678901234567.8901, "quantity": 2}"#;
         let spec = Spec::compile(&json!({"schema": {"type": "object", "properties": {
             "model_id": {"type": "integer"}, "quantity": {"type": "integer"},
             "price": {"type": "number", "maximum": 12345678901234568.0}}}}))
         .expect("the test's own schema compiles");
-        let prepared = spec.prepare(serde_json::from_str(sent).expect("JSON")).into_json();
+        let prepared = spec
+            .prepare(serde_json::from_str(sent).expect("JSON"))
+            .into_json();
         assert_eq!(
             prepared["arguments"].to_string(),
             r#"{"model_id":9007199254740993,"price":12345678901234567.8901,"quantity":2}"#
         );
         let sent = r#"{"model_id": 123456789012345678901234567890}"#;
-        let refused = spec.prepare(serde_json::from_str(sent).expect("JSON")).into_json();
-        assert!(refused["detail"].to_string().contains("is too large"), "{refused}");
+        let refused = spec
+            .prepare(serde_json::from_str(sent).expect("JSON"))
+            .into_json();
+        assert!(
+            refused["detail"].to_string().contains("is too large"),
+            "{refused}"
+        );
     }
 
     #[test]
