@@ -62,8 +62,8 @@ BEGIN
   INSERT INTO odin.runs(org_id, customer_id, job_id, order_line_id, part_id, model_id, revision_id, printer_id, status, pieces, planned_seconds, planned_mg, claimed_at, started_at, finished_at, seconds, used_mg, energy_wh, good, scrapped, verdict, fail_reason, reported_by, cost, currency)
   SELECT f, j.customer_id, j.id, j.order_line_id, j.part_id, j.model_id, j.revision_id, printers[1 + j.id % 1000], CASE WHEN j.id % 20 = 0 THEN 'failed' ELSE 'completed' END, 4, j.estimated_seconds, 20000, j.started_at, j.started_at, j.finished_at, 18000, 20000, 1500,
          CASE WHEN j.id % 20 = 0 THEN 0 ELSE 4 END, CASE WHEN j.id % 20 = 0 THEN 4 ELSE 0 END, CASE WHEN j.id % 20 = 0 THEN 'scrap' ELSE 'good' END, CASE WHEN j.id % 20 = 0 THEN (ARRAY['clog', 'adhesion', 'warping'])[1 + j.id / 20 % 3] END, 'printer', 1.2, 'USD' FROM odin.jobs j WHERE j.id > last_job;
-  INSERT INTO odin.run_costs(run_id, org_id, rate_card_id, material, machine, energy, labor, scrap_share, currency)
-  SELECT r.id, f, card, 0.5, 0.3, 0.2, 0.2, CASE WHEN r.status = 'failed' THEN 1.2 ELSE 0 END, 'USD' FROM odin.runs r WHERE r.job_id > last_job;
+  INSERT INTO odin.run_costs(run_id, org_id, rate_card_id, material, machine, energy, labor, scrap_share, currency, finished_at)
+  SELECT r.id, f, card, 0.5, 0.3, 0.2, 0.2, CASE WHEN r.status = 'failed' THEN 1.2 ELSE 0 END, 'USD', r.finished_at FROM odin.runs r WHERE r.job_id > last_job;
   INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, job_id, run_id, printer_id, slot_number, basis, at)
   SELECT f, spools[1 + r.id % 2000], 'consume', -20000, r.job_id, r.id, r.printer_id, 1, 'slicer', r.finished_at FROM odin.runs r WHERE r.job_id > last_job;
   INSERT INTO odin.alerts(org_id, type, severity, title, is_read, is_dismissed, created_at, run_id, job_id)
