@@ -1,7 +1,10 @@
-//! Randomness and seals.
+//! Randomness, seals and other people's signatures.
 
+use odin_core::sign_in::{self, Refused, Rules};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
+use pgrx::JsonB;
+use serde_json::json;
 
 /// Random bytes from the server's own strong source, as lowercase hex.
 #[pg_extern]
@@ -22,6 +25,39 @@ fn random_hex(bytes: i32) -> String {
 #[pg_extern(immutable, parallel_safe)]
 fn hmac(secret: &[u8], message: &[u8]) -> Vec<u8> {
     odin_core::hmac_sha256(secret, message)
+}
+
+/// The key table's hash of a credential, NULL when it cannot be one; in Rust because every call needs it.
+#[pg_extern(immutable, parallel_safe)]
+fn key_hash(credential: &str) -> Option<Vec<u8>> {
+    odin_core::key_hash(credential)
+}
+
+/// The issuer that a token names. Unverified.
+#[pg_extern(immutable, parallel_safe)]
+fn token_issuer(token: &str) -> Option<String> {
+    sign_in::claimed_issuer(token)
+}
+
+/// {"claims": {...}} of a token that one of these keys signed, {"unknown_key": true}, or {"refused": why}.
+#[pg_extern]
+fn token_claims(
+    token: &str,
+    keys: JsonB,
+    issuer: &str,
+    audiences: Vec<String>,
+    algorithms: Vec<String>,
+) -> JsonB {
+    let rules = Rules {
+        issuer,
+        audiences: audiences.iter().map(String::as_str).collect(),
+        algorithms: algorithms.iter().map(String::as_str).collect(),
+    };
+    JsonB(match sign_in::verified(token, &keys.0, &rules) {
+        Ok(claims) => json!({ "claims": claims }),
+        Err(Refused::UnknownKey) => json!({"unknown_key": true}),
+        Err(Refused::Bad(why)) => json!({ "refused": why }),
+    })
 }
 
 /// Which cluster and database a row was written in: after a restore elsewhere transaction ids start

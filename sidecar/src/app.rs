@@ -12,12 +12,14 @@ use crate::db::{Channel, Db, Listener};
 use crate::gateway::Gateway;
 use crate::limits::Limits;
 use crate::registry::Registry;
+use crate::sign_in::Issuers;
 use crate::telemetry::Metrics;
 
 pub struct App {
     pub gateway: Arc<Gateway>,
     pub auth: Authenticator,
     pub registry: Registry,
+    pub issuers: Issuers,
     pub listener: Arc<Listener>,
     pub bridge: Arc<Bridge>,
     pub limits: Limits,
@@ -32,20 +34,27 @@ pub struct App {
 
 impl App {
     pub fn new(db: Db, common: &Common, stop: CancellationToken) -> Arc<App> {
-        let gateway = Arc::new(Gateway::new(
-            db.clone(),
-            common.call_timeout(),
-            common.command_wait(),
-            common.task_wait(),
-            common.keyring().unwrap_or_else(|e| {
-                tracing::error!(error = %e, "no credentials can be kept");
+        let gateway = Arc::new(
+            Gateway::new(
+                db.clone(),
+                common.call_timeout(),
+                common.command_wait(),
+                common.task_wait(),
+                common.keyring().unwrap_or_else(|e| {
+                    tracing::error!(error = %e, "no credentials can be kept");
+                    None
+                }),
+            )
+            .with_embedder(common.embedder().unwrap_or_else(|e| {
+                tracing::error!(error = %e, "questions go without vectors");
                 None
-            }),
-        ));
+            })),
+        );
         let listener = db.listen(stop.child_token());
         let app = Arc::new(App {
             auth: Authenticator::new(gateway.clone()),
             registry: Registry::new(gateway.clone()),
+            issuers: Issuers::default(),
             bridge: Bridge::start(db, listener.subscribe(), stop.child_token()),
             limits: Limits::new(common.rate_per_minute, common.concurrency),
             metrics: Metrics::default(),
@@ -72,6 +81,7 @@ async fn forget_on_change(app: Arc<App>) {
         if matches!(channel, Ok(Channel::Registry) | Err(_)) {
             app.registry.forget();
             app.auth.forget_all();
+            app.issuers.forget();
         }
     }
 }

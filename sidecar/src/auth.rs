@@ -11,6 +11,7 @@ use http::HeaderMap;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::db::DbError;
 use crate::gateway::Gateway;
 
 /// Lowercase hex SHA-256 of a key. It opens the farm, so it is never logged either.
@@ -139,6 +140,17 @@ pub struct Authenticator {
     failures: Mutex<HashMap<IpAddr, Failures>>,
 }
 
+/// How long a token may wait for its issuer's keys to be fetched.
+const KEYS_LIMIT: Duration = Duration::from_secs(5);
+const KEYS_POLL: Duration = Duration::from_millis(100);
+/// Longer ones are no tokens of anybody.
+const LONGEST_TOKEN: usize = 16 * 1024;
+
+/// Does this look like a signed token rather than a key of the farm?
+fn is_token(key: &str) -> bool {
+    key.starts_with("eyJ") && key.len() <= LONGEST_TOKEN && key.matches('.').count() == 2
+}
+
 struct Failures {
     since: Instant,
     count: u32,
@@ -175,14 +187,14 @@ impl Authenticator {
         if known.is_none() {
             self.slow_down(ip).await?;
         }
-        let answer = self
-            .gateway
-            .authenticate(&credential, ip)
-            .await
-            .map_err(|e| {
-                tracing::warn!(error = %e, "cannot check a key");
-                Refusal::Unavailable(e.to_json())
-            })?;
+        let asked = match is_token(key) {
+            false => self.gateway.authenticate(&credential, ip).await,
+            true => self.token(key, &credential, known.is_some(), ip).await,
+        };
+        let answer = asked.map_err(|e| {
+            tracing::warn!(error = %e, "cannot check a key");
+            Refusal::Unavailable(e.to_json())
+        })?;
         if answer["ok"] == Value::Bool(true) {
             let principal = Arc::new(Principal::read(credential.clone(), &answer));
             self.remember(credential, principal.clone());
@@ -190,12 +202,36 @@ impl Authenticator {
         }
         self.forget(&credential);
         let error = answer["error"].clone();
-        // Tables of another version, and the like, are not the caller's fault.
+        // Tables of another version, an issuer that does not answer, and the like, are not the caller's fault.
         if error["status"].as_u64().is_some_and(|status| status >= 500) {
             return Err(Refusal::Unavailable(error));
         }
         self.failed(ip);
         Err(Refusal::Unknown(error))
+    }
+
+    /// Whose token this is: verified in the database at first, known by its hash from then on.
+    async fn token(
+        &self,
+        token: &str,
+        credential: &Credential,
+        known: bool,
+        ip: Option<IpAddr>,
+    ) -> Result<Value, DbError> {
+        if known {
+            let answer = self.gateway.authenticate(credential, ip).await?;
+            if answer["ok"] == Value::Bool(true) {
+                return Ok(answer);
+            }
+        }
+        let until = Instant::now() + KEYS_LIMIT;
+        loop {
+            let answer = self.gateway.sign_in(token, ip).await?;
+            if answer["wait"] != Value::Bool(true) || Instant::now() > until {
+                return Ok(answer);
+            }
+            tokio::time::sleep(KEYS_POLL).await;
+        }
     }
 
     /// The database refused this key in a call: ask again next time.

@@ -8,6 +8,7 @@ use serde_json::{json, Map, Value};
 
 use crate::auth::{Credential, Principal};
 use crate::db::{Db, DbError, Live};
+use crate::embed::{self, Embedder};
 use crate::printers::confirm;
 use crate::printers::secrets::{self, Keyring};
 use crate::work::wait;
@@ -109,12 +110,15 @@ pub struct Gateway {
     /// How long a caller waits for a task that cannot poll it.
     task_wait: Duration,
     keyring: Option<Keyring>,
+    embedder: Option<Arc<Embedder>>,
 }
 
 // `set_config(..., true)` lasts for this statement's transaction: the trace is visible in pg_stat_activity while the call runs.
 const CALL: &str = "SELECT odin.gateway_call($1, $2, $3, $4) \
                     FROM pg_catalog.set_config('application_name', $5, true)";
 const AUTHENTICATE: &str = "SELECT odin.gateway_authenticate($1, $2)";
+const SIGN_IN: &str = "SELECT odin.gateway_sign_in($1, $2)";
+const ISSUERS: &str = "SELECT odin.gateway_issuers()";
 const TOOLS: &str = "SELECT odin.gateway_tools($1, $2)";
 const PROMPTS: &str = "SELECT odin.gateway_prompts($1, $2)";
 const PROMPT_GET: &str = "SELECT odin.gateway_prompt_get($1, $2, $3, $4)";
@@ -142,7 +146,14 @@ impl Gateway {
             command_wait,
             task_wait,
             keyring,
+            embedder: None,
         }
+    }
+
+    /// Questions of calls get a vector from this on their way.
+    pub fn with_embedder(mut self, embedder: Option<Arc<Embedder>>) -> Self {
+        self.embedder = embedder;
+        self
     }
 
     pub fn db(&self) -> &Db {
@@ -158,7 +169,14 @@ impl Gateway {
         call: CallOptions,
         mut live: Live,
     ) -> Outcome {
-        let options = call_options(caller, &call);
+        let mut options = call_options(caller, &call);
+        if let (Some(embedder), Some(question)) =
+            (&self.embedder, embed::question_of(tool, arguments))
+        {
+            // These tools ask nothing of their callers: what is there else is of no use.
+            options["input_responses"] =
+                json!({"question_vector": embedder.question(question).await});
+        }
         let name = application_name(&call, caller, tool);
         let sealed = match secrets::seal_arguments(self.keyring.as_ref(), tool, arguments) {
             Ok(sealed) => sealed,
@@ -199,13 +217,20 @@ impl Gateway {
         credential: &Credential,
         ip: Option<IpAddr>,
     ) -> Result<Value, DbError> {
-        let options = match ip {
-            Some(ip) => json!({"ip": ip.to_string()}),
-            None => json!({}),
-        };
+        let options = from_address(ip);
         self.db
             .quick(AUTHENTICATE, &[&credential.as_str(), &options])
             .await
+    }
+
+    /// The same for an issuer's token; afterwards its hash is a credential like a key's.
+    pub async fn sign_in(&self, token: &str, ip: Option<IpAddr>) -> Result<Value, DbError> {
+        self.db.quick(SIGN_IN, &[&token, &from_address(ip)]).await
+    }
+
+    /// Whom the farm trusts to sign people in.
+    pub async fn issuers(&self) -> Result<Value, DbError> {
+        self.db.quick(ISSUERS, &[]).await
     }
 
     pub async fn tools(&self, caller: &Caller) -> Result<Value, Value> {
@@ -368,6 +393,13 @@ impl Gateway {
         let mut value = error.to_json();
         value["request_id"] = json!(&*caller.request_id);
         value
+    }
+}
+
+fn from_address(ip: Option<IpAddr>) -> Value {
+    match ip {
+        Some(ip) => json!({"ip": ip.to_string()}),
+        None => json!({}),
     }
 }
 

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use serde_json::Value;
+
 use crate::auth::Principal;
+use crate::rest::answer::error;
 
 /// One tool may take this share of a key's concurrency, so that a slow tool leaves room for the others.
 const TOOL_SHARE: f64 = 0.75;
@@ -36,6 +39,17 @@ pub struct Counted {
 pub struct TooMany {
     pub retry_after: u64,
     pub what: &'static str,
+}
+
+impl TooMany {
+    /// The farm's error object.
+    pub fn error(&self) -> Value {
+        let detail = format!("Too many {} with this key.", self.what);
+        let hint = format!("Wait {} s and repeat the call.", self.retry_after);
+        let mut error = error("rate_limited", 429, detail, &hint);
+        error["retry_after"] = self.retry_after.into();
+        error
+    }
 }
 
 impl Limits {

@@ -5,6 +5,9 @@ mod auth;
 mod bridge;
 mod config;
 mod db;
+mod door;
+mod egress;
+mod embed;
 mod files;
 mod gateway;
 mod limits;
@@ -14,7 +17,9 @@ mod printers;
 mod registry;
 mod rest;
 mod server;
+mod sign_in;
 mod slicers;
+mod sources;
 mod telemetry;
 mod work;
 
@@ -35,6 +40,9 @@ enum Command {
     Worker(Box<config::Worker>),
     /// Speak MCP on stdin and stdout, for clients that start their servers
     Stdio(Box<config::Stdio>),
+    /// Read a PDF on stdin and write its text; the sidecar starts this for itself
+    #[command(hide = true)]
+    ReadPdf,
 }
 
 /// 128 random bits in hex: ids that nobody can guess.
@@ -45,6 +53,7 @@ pub fn random_id() -> String {
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     match &cli.command {
+        Command::ReadPdf => return ended(work::read_pdf()),
         Command::Serve(config) => telemetry::init(&config.common, "info"),
         Command::Worker(config) => telemetry::init(&config.common, "info"),
         // The client shows our stderr to its user.
@@ -67,10 +76,15 @@ fn main() -> std::process::ExitCode {
             Command::Serve(config) => server::run(*config).await,
             Command::Worker(config) => work::run(*config).await,
             Command::Stdio(config) => mcp::stdio::run(*config).await,
+            Command::ReadPdf => Ok(()),
         }
     });
     // Reading stdin blocks a thread of the runtime: do not wait for it.
     runtime.shutdown_background();
+    ended(result)
+}
+
+fn ended(result: Result<(), String>) -> std::process::ExitCode {
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(e) => {

@@ -113,6 +113,7 @@ pub fn router(app: Arc<App>, config: &Serve) -> Router {
                 .with_state(app.clone()),
         )
         .merge(crate::files::routes::router(app.clone(), config))
+        .merge(crate::sign_in::router(app.clone(), config))
         .merge(crate::rest::router(app, config))
         .fallback(not_found)
 }

@@ -1,13 +1,17 @@
 -- Keys: mint, list, revoke, rotate. People only: no key can make, widen or revive a key.
 -- The secret is returned once and kept nowhere.
 
+CREATE OR REPLACE FUNCTION odin._is_scope(word text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT word IN ('agent:read', 'agent:write', 'admin', 'read', 'write') OR word ~ '^(read|write):[a-z][a-z0-9_]*$';
+$f$;
+
 CREATE OR REPLACE FUNCTION odin._check_scopes(scopes text[], who oid, role_name text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
-  known constant text[] := ARRAY['agent:read', 'agent:write', 'admin', 'read', 'write'];
   wrong text;
 BEGIN
-  SELECT s INTO wrong FROM unnest(scopes) s WHERE s <> ALL (known) AND s !~ '^(read|write):[a-z][a-z0-9_]*$';
+  SELECT s INTO wrong FROM unnest(scopes) s WHERE NOT odin._is_scope(s);
   IF wrong IS NOT NULL OR coalesce(cardinality(scopes), 0) = 0 THEN
     PERFORM odin.fail('validation_failed', format('scopes: %s is no scope', coalesce(wrong, 'an empty list')),
       'Scopes are agent:read, agent:write, admin, or read:AREA and write:AREA, e.g. {agent:read} or {read:printers,write:jobs}.', '{"field": "scopes"}');
@@ -116,6 +120,8 @@ DECLARE
 BEGIN
   IF k.revoked_at IS NOT NULL THEN
     PERFORM odin.fail('validation_failed', format('key_id: key %s is revoked; mint a new one', k.id), NULL, '{"field": "key_id"}');
+  ELSIF k.issuer_id IS NOT NULL THEN
+    PERFORM odin.fail('validation_failed', format('key_id: key %s has no secret; its issuer renews the tokens', k.id), NULL, '{"field": "key_id"}');
   END IF;
   -- Whoever lost a group since must not carry the old scopes into a new key.
   PERFORM odin._check_scopes(k.scopes, odin._owner_role(k.role_name), k.role_name);

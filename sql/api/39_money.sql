@@ -87,6 +87,7 @@ BEGIN
   VALUES (org, create_quote.customer_id, odin._next_number(org, 'quote', 'Q-'), card.id, card.currency, jsonb_build_object('lines', create_quote.lines, 'margin_pct', create_quote.margin_pct), breakdown, round(total_cost, 2), total_price, current_date + valid_days, create_quote.notes, odin.actor())
   RETURNING * INTO made;
   PERFORM odin.would(jsonb_build_object('action', 'create_quote', 'cost', made.cost, 'price', made.price, 'currency', made.currency, 'valid_until', made.valid_until));
+  PERFORM odin._note_licenses(org, create_quote.lines);
   PERFORM odin.suggest('accept_quote', jsonb_build_object('quote_id', made.id), 'when the customer agrees');
   RETURN jsonb_build_object('quote_id', made.id, 'quote_number', made.quote_number, 'status', made.status, 'customer_id', made.customer_id, 'cost', made.cost, 'price', made.price, 'currency', made.currency, 'rate_card_version', card.version, 'breakdown', breakdown, 'valid_until', made.valid_until);
 END $f$;

@@ -13,6 +13,15 @@ BEGIN
   RETURN ARRAY(SELECT jsonb_array_elements_text(arguments->field));
 END $f$;
 
+CREATE OR REPLACE FUNCTION odin._person_text(arguments jsonb, field text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF jsonb_typeof(arguments->field) NOT IN ('string', 'null') THEN
+    PERFORM odin.fail('validation_failed', format('%s: must be a text', field), NULL, jsonb_build_object('field', field));
+  END IF;
+  RETURN arguments->>field;
+END $f$;
+
 CREATE OR REPLACE FUNCTION odin._person_number(arguments jsonb, field text, fewest bigint, most bigint) RETURNS int
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
@@ -47,37 +56,37 @@ BEGIN
   CASE act
     WHEN 'mint_key' THEN
       PERFORM odin._person_known(a, 'name', 'scopes', 'expires_days', 'role', 'toolsets', 'allowed_ips', 'rate_per_minute', 'concurrency', 'url');
-      IF coalesce(length(trim(a->>'name')), 0) NOT BETWEEN 1 AND 100 THEN
+      IF coalesce(length(trim(odin._person_text(a, 'name'))), 0) NOT BETWEEN 1 AND 100 THEN
         PERFORM odin.fail('validation_failed', 'name: is required, 1 to 100 characters', NULL, '{"field": "name"}');
       END IF;
       SELECT * INTO made FROM odin.mint_key(a->>'name', coalesce(odin._person_texts(a, 'scopes'), '{agent:read}'),
         CASE WHEN a->'expires_days' = 'null' THEN NULL ELSE make_interval(days => coalesce(odin._person_number(a, 'expires_days', 1, 36500), 90)) END,
-        a->>'role', odin._person_texts(a, 'toolsets'), odin._person_texts(a, 'allowed_ips')::inet[], odin._person_number(a, 'rate_per_minute', 1, 1000000),
-        odin._person_number(a, 'concurrency', 1, 10000), coalesce(a->>'url', 'http://127.0.0.1:8808'));
+        odin._person_text(a, 'role'), odin._person_texts(a, 'toolsets'), odin._person_texts(a, 'allowed_ips')::inet[], odin._person_number(a, 'rate_per_minute', 1, 1000000),
+        odin._person_number(a, 'concurrency', 1, 10000), coalesce(odin._person_text(a, 'url'), 'http://127.0.0.1:8808'));
       RETURN jsonb_build_object('id', made.key_id, 'token', made.key, 'prefix', made.prefix, 'name', a->>'name', 'role', made.owner, 'scopes', to_jsonb(made.granted),
         'expires_at', made.expires_at, 'configurations', made.configurations);
     WHEN 'list_keys' THEN
       PERFORM odin._person_known(a, 'state');
-      RETURN jsonb_build_object('tokens', (SELECT coalesce(jsonb_agg(to_jsonb(k) ORDER BY k.id), '[]') FROM odin.list_keys() k WHERE NOT a ? 'state' OR k.state = a->>'state'));
+      RETURN jsonb_build_object('tokens', (SELECT coalesce(jsonb_agg(to_jsonb(k) ORDER BY k.id), '[]') FROM odin.list_keys() k WHERE NOT a ? 'state' OR k.state = odin._person_text(a, 'state')));
     WHEN 'revoke_key' THEN
       PERFORM odin._person_known(a, 'id');
       RETURN jsonb_build_object('id', (a->>'id')::bigint, 'revoked', odin.revoke_key((a->>'id')::bigint));
     WHEN 'rotate_key' THEN
       PERFORM odin._person_known(a, 'id', 'overlap_minutes', 'url');
-      SELECT * INTO made FROM odin.rotate_key((a->>'id')::bigint, make_interval(mins => coalesce(odin._person_number(a, 'overlap_minutes', 0, 525600), 60)), coalesce(a->>'url', 'http://127.0.0.1:8808'));
+      SELECT * INTO made FROM odin.rotate_key((a->>'id')::bigint, make_interval(mins => coalesce(odin._person_number(a, 'overlap_minutes', 0, 525600), 60)), coalesce(odin._person_text(a, 'url'), 'http://127.0.0.1:8808'));
       RETURN jsonb_build_object('id', made.new_key_id, 'token', made.key, 'prefix', made.prefix, 'replaces', (a->>'id')::bigint, 'old_key_ends', made.old_key_ends, 'configurations', made.configurations);
     WHEN 'list_consents' THEN
       PERFORM odin._person_known(a, 'state');
       RETURN jsonb_build_object('consents', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.id), '[]') FROM (
         SELECT c.id, c.state, c.role_name, c.key_id, c.tool, c.arguments, c.preview, c.reason, c.asked_at, c.expires_at, c.decided_by, c.decided_via, c.decided_at
-          FROM odin.consents c WHERE c.state = coalesce(a->>'state', 'pending') ORDER BY c.id DESC LIMIT 500) x));
+          FROM odin.consents c WHERE c.state = coalesce(odin._person_text(a, 'state'), 'pending') ORDER BY c.id DESC LIMIT 500) x));
     WHEN 'approve_call' THEN
       PERFORM odin._person_known(a, 'id', 'minutes');
       PERFORM odin._person_decides((a->>'id')::bigint, 'approved', 'rest', NULL, make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 10080), 60)));
       RETURN jsonb_build_object('id', (a->>'id')::bigint, 'state', 'approved');
     WHEN 'deny_call' THEN
       PERFORM odin._person_known(a, 'id', 'reason', 'minutes');
-      PERFORM odin._person_decides((a->>'id')::bigint, 'denied', 'rest', left(a->>'reason', 500), make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 525600), 1440)));
+      PERFORM odin._person_decides((a->>'id')::bigint, 'denied', 'rest', left(odin._person_text(a, 'reason'), 500), make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 525600), 1440)));
       RETURN jsonb_build_object('id', (a->>'id')::bigint, 'state', 'denied');
   END CASE;
 END $f$;
@@ -102,5 +111,5 @@ EXCEPTION WHEN OTHERS THEN
 END $f$;
 COMMENT ON FUNCTION odin.person_call(text, jsonb) IS 'For the REST face, on a person''s own login: mint_key, list_keys, rotate_key, revoke_key, list_consents, approve_call, deny_call; the answer is {ok, result} or {ok, error}.';
 
-GRANT EXECUTE ON FUNCTION odin.person_call(text, jsonb), odin._person_act(text, jsonb), odin._person_texts(jsonb, text), odin._person_number(jsonb, text, bigint, bigint), odin._person_known(jsonb, text[]),
+GRANT EXECUTE ON FUNCTION odin.person_call(text, jsonb), odin._person_act(text, jsonb), odin._person_text(jsonb, text), odin._person_texts(jsonb, text), odin._person_number(jsonb, text, bigint, bigint), odin._person_known(jsonb, text[]),
   odin._person_error(jsonb) TO odin_viewer, odin_customer;

@@ -8,7 +8,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
     WHEN n.nspname IN ('odin_private', 'odin_call') OR n.nspname LIKE 'pg\_%' OR n.nspname = 'information_schema' THEN format('%I is private', n.nspname)
     WHEN NOT for_writing THEN NULL
     WHEN n.nspname = 'odin' AND (c.relname LIKE 'audit\_%' OR c.relname IN ('instance', 'members', 'guarded_tables', 'access_rules', 'error_codes', 'constraint_errors', 'toolsets',
-         'tools', 'tool_aliases', 'registry_log', 'keys', 'login_failures', 'idempotency', 'consents', 'tasks', 'model_methods', 'remote_servers'))
+         'tools', 'tool_aliases', 'registry_log', 'keys', 'login_failures', 'idempotency', 'consents', 'tasks', 'model_methods', 'remote_servers', 'issuers', 'issuer_keys'))
       THEN format('%I.%I is kept by the farm itself or by people in the database', n.nspname, c.relname)
   END FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = rel;
 $f$;

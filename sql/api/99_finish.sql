@@ -16,6 +16,7 @@ BEGIN
   UPDATE odin.consents SET state = 'expired' WHERE state IN ('pending', 'approved') AND expires_at < now();
   PERFORM odin._expire_tasks();
   PERFORM odin._expire_bridge();
+  DELETE FROM odin_private.sign_ins WHERE expires_at < now() - interval '1 hour';
   PERFORM odin._collect_files();
   PERFORM odin.telemetry_partitions();
   PERFORM odin._farm_clock();
@@ -31,7 +32,7 @@ DECLARE
 BEGIN
   INSERT INTO odin_private.secrets VALUES ('seal', decode(odin._random_hex(32), 'hex')) ON CONFLICT DO NOTHING;
   PERFORM odin._guard_audit();
-  FOREACH t IN ARRAY ARRAY['odin.members', 'odin.access_rules', 'odin_private.keys', 'odin.guarded_tables', 'odin.tools', 'odin.toolsets', 'odin.tool_aliases'] LOOP
+  FOREACH t IN ARRAY ARRAY['odin.members', 'odin.access_rules', 'odin_private.keys', 'odin.issuers', 'odin.guarded_tables', 'odin.tools', 'odin.toolsets', 'odin.tool_aliases'] LOOP
     CONTINUE WHEN EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = t::regclass AND tgname = 'humans_only');
     EXECUTE format('CREATE TRIGGER humans_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION odin._humans_only_trigger()', t);
   END LOOP;

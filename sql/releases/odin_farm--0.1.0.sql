@@ -49,6 +49,10 @@ CREATE FUNCTION odin._arguments_prepare(tool bigint, version bigint, sent jsonb)
   RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_prepare_wrapper';
 CREATE FUNCTION odin._arguments_load(tool bigint, version bigint, spec jsonb)
   RETURNS text LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_load_wrapper';
+CREATE FUNCTION odin._function_known(tool bigint, version bigint)
+  RETURNS oid LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'function_known_wrapper';
+CREATE FUNCTION odin._function_learn(tool bigint, version bigint, function oid)
+  RETURNS oid LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'function_learn_wrapper';
 CREATE FUNCTION odin._schema_problem(schema jsonb)
   RETURNS text LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'schema_problem_wrapper';
 CREATE FUNCTION odin._canonical(value jsonb)
@@ -63,6 +67,12 @@ CREATE FUNCTION odin._random_hex(bytes int)
   RETURNS text LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'random_hex_wrapper';
 CREATE FUNCTION odin._hmac(secret bytea, message bytea)
   RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'hmac_wrapper';
+CREATE FUNCTION odin._key_hash(credential text)
+  RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'key_hash_wrapper';
+CREATE FUNCTION odin._token_issuer(token text)
+  RETURNS text LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'token_issuer_wrapper';
+CREATE FUNCTION odin._token_claims(token text, keys jsonb, issuer text, audiences text[], algorithms text[])
+  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'token_claims_wrapper';
 CREATE FUNCTION odin._plan(input jsonb)
   RETURNS jsonb LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'plan_jobs_wrapper';
 CREATE FUNCTION odin._origin()
@@ -144,6 +154,12 @@ CREATE TABLE odin.orgs (
 );
 COMMENT ON TABLE odin.orgs IS 'A farm or a department of one: everything belongs to an org, and people see the rows of their orgs.';
 COMMENT ON COLUMN odin.orgs.settings IS 'Switches of the farm''s rules, e.g. {"require_job_approval": true}.';
+
+CREATE TABLE odin.clock (
+  name text PRIMARY KEY,
+  last_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE odin.clock IS 'When work that is due now and then was last done, so that of many sidecars one does it.';
 
 CREATE TABLE odin.members (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -443,7 +459,59 @@ COMMENT ON TABLE odin.consents IS 'Calls that wait for a person, and what was de
 SELECT odin.guard_table('odin.consents', trail => false);
 GRANT SELECT ON odin.consents TO odin_operator;
 $odin_file_4$::text)
-, ('schema'::text, 'schema/14_audit.sql'::text, $odin_file_5$-- The trail: every call, every row changed, and the seals over both. Append-only for everybody.
+, ('schema'::text, 'schema/13_sign_in.sql'::text, $odin_file_5$-- Sign-in with tokens of an OIDC issuer: whom the farm trusts, with which public keys, and which tokens are in force.
+-- A token is verified in here, never on a sidecar's word: a stolen gateway login can sign nobody in.
+
+CREATE TABLE odin.issuers (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  issuer text NOT NULL UNIQUE CHECK (issuer ~ '^(https://|http://(127\.0\.0\.1|localhost)[:/])[^[:space:]]+$'),
+  audiences text[] NOT NULL CHECK (cardinality(audiences) > 0),
+  jwks_url text CHECK (jwks_url ~ '^(https://|http://(127\.0\.0\.1|localhost)[:/])[^[:space:]]+$'),
+  subject_claim text NOT NULL DEFAULT 'sub' CHECK (subject_claim <> ''),
+  scope_claim text NOT NULL DEFAULT 'scope' CHECK (scope_claim <> ''),
+  scope_map jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(scope_map) = 'object'),
+  default_scopes text[] CHECK (cardinality(default_scopes) > 0),
+  algorithms text[] NOT NULL DEFAULT '{RS256,PS256,ES256,EdDSA}'
+    CHECK (cardinality(algorithms) > 0 AND algorithms <@ '{RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,EdDSA}'),
+  active boolean NOT NULL DEFAULT true,
+  trusted_by text NOT NULL,
+  trusted_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE odin.issuers IS 'OIDC issuers whose tokens sign people in. Written by odin.trust_issuer() and odin.distrust_issuer().';
+COMMENT ON COLUMN odin.issuers.audiences IS 'A token must be for one of these: the farm''s MCP address, or the client id the issuer knows it by.';
+COMMENT ON COLUMN odin.issuers.scope_map IS 'What a word of the token''s scope claim grants here: {"farm.write": ["agent:read", "agent:write"]}. The farm''s own scopes mean themselves.';
+COMMENT ON COLUMN odin.issuers.default_scopes IS 'What a token without any scope known here grants; NULL: it is refused.';
+GRANT SELECT ON odin.issuers TO odin_admin;
+
+CREATE TABLE odin.issuer_keys (
+  issuer_id bigint PRIMARY KEY REFERENCES odin.issuers ON DELETE CASCADE,
+  keys jsonb,
+  fetched_at timestamptz,
+  wanted_at timestamptz,
+  tried_at timestamptz,
+  ended_at timestamptz,
+  problem text
+);
+COMMENT ON TABLE odin.issuer_keys IS 'Public keys of the issuers (JWKS), as a worker fetched them, and how its last try ended.';
+GRANT SELECT ON odin.issuer_keys TO odin_admin;
+
+ALTER TABLE odin_private.keys ADD COLUMN issuer_id bigint REFERENCES odin.issuers, ADD COLUMN subject text,
+  ADD CONSTRAINT keys_sign_in CHECK ((issuer_id IS NULL) = (subject IS NULL));
+CREATE UNIQUE INDEX keys_subject ON odin_private.keys (issuer_id, subject) WHERE revoked_at IS NULL;
+COMMENT ON COLUMN odin_private.keys.subject IS 'Not a key but a person of an issuer: every token of his is good for it, as long as it is in force.';
+
+-- Losing it in a crash only means that tokens are verified once more.
+CREATE UNLOGGED TABLE odin_private.sign_ins (
+  hash bytea PRIMARY KEY CHECK (length(hash) = 32),
+  key_id bigint NOT NULL REFERENCES odin_private.keys ON DELETE CASCADE,
+  scopes text[] NOT NULL CHECK (cardinality(scopes) > 0),
+  expires_at timestamptz NOT NULL
+);
+CREATE INDEX sign_ins_key ON odin_private.sign_ins (key_id);
+CREATE INDEX sign_ins_expiry ON odin_private.sign_ins (expires_at);
+COMMENT ON TABLE odin_private.sign_ins IS 'Verified tokens in force, by hash of their hash, with what each grants.';
+$odin_file_5$::text)
+, ('schema'::text, 'schema/14_audit.sql'::text, $odin_file_6$-- The trail: every call, every row changed, and the seals over both. Append-only for everybody.
 -- No row is ever chained inside a business transaction: that would serialise the farm to its commits.
 
 CREATE TABLE odin.audit_calls (
@@ -456,7 +524,8 @@ CREATE TABLE odin.audit_calls (
   client text,
   tool text NOT NULL,
   arguments jsonb NOT NULL,
-  outcome text NOT NULL CHECK (outcome IN ('done', 'preview', 'replay', 'refused', 'failed', 'asked', 'queued')),
+  -- done, preview, replay, refused, failed, asked or queued. No CHECK: only the dispatcher writes here, and every call would pay for it.
+  outcome text NOT NULL,
   code text,
   request_id text,
   idempotency_key text,
@@ -521,8 +590,8 @@ ALTER TABLE odin.audit_calls ENABLE ROW LEVEL SECURITY;
 ALTER TABLE odin.audit_changes ENABLE ROW LEVEL SECURITY;
 GRANT SELECT ON odin.audit_calls, odin.audit_changes TO odin_operator;
 GRANT SELECT ON odin.audit_seals, odin.audit_retired TO odin_operator;
-$odin_file_5$::text)
-, ('schema'::text, 'schema/16_tasks.sql'::text, $odin_file_6$-- Durable work: what cannot be answered at once is a row here, carried out by any sidecar and polled by whoever asked.
+$odin_file_6$::text)
+, ('schema'::text, 'schema/16_tasks.sql'::text, $odin_file_7$-- Durable work: what cannot be answered at once is a row here, carried out by any sidecar and polled by whoever asked.
 -- A row never carries a secret, and a worker that lost its lease can change nothing (fence).
 
 CREATE TABLE odin.tasks (
@@ -575,8 +644,8 @@ INSERT INTO odin.error_codes(code, sqlstate, status, retriable, meaning, hint) V
   ('task_lost', 'OD038', 409, true, 'The task was cancelled, or given to another worker, while it ran; nothing of it remains.', NULL),
   ('task_required', 'OD039', 406, false, 'This tool runs as a task only.', 'Declare the extension io.modelcontextprotocol/tasks, and poll tasks/get.'),
   ('task_not_found', 'OD047', 404, false, 'No such task, or not one of this caller.', 'Tasks are kept for a day after they end.');
-$odin_file_6$::text)
-, ('schema'::text, 'schema/17_bridge.sql'::text, $odin_file_7$-- Between sidecars: questions put to older MCP clients, their answers, cancellations, and what a session asked for.
+$odin_file_7$::text)
+, ('schema'::text, 'schema/17_bridge.sql'::text, $odin_file_8$-- Between sidecars: questions put to older MCP clients, their answers, cancellations, and what a session asked for.
 -- Everything here is about the next minutes; losing it in a crash loses no work, so it is not written ahead.
 
 CREATE UNLOGGED TABLE odin_private.bridge_questions (
@@ -608,8 +677,8 @@ CREATE UNLOGGED TABLE odin_private.bridge_sessions (
 );
 CREATE INDEX bridge_sessions_ended ON odin_private.bridge_sessions (ended_at) WHERE ended_at IS NOT NULL;
 COMMENT ON TABLE odin_private.bridge_sessions IS 'What an older client set for its session: log level, watched resources, its end. Sessions that set nothing have no row.';
-$odin_file_7$::text)
-, ('schema'::text, 'schema/20_states.sql'::text, $odin_file_8$-- The state machines of the farm as rows: which state may follow which. Columns are text + CHECK; a trigger reads this table
+$odin_file_8$::text)
+, ('schema'::text, 'schema/20_states.sql'::text, $odin_file_9$-- The state machines of the farm as rows: which state may follow which. Columns are text + CHECK; a trigger reads this table
 -- (api/20_states.sql), so nobody, tool or psql, can take a step that is not here. Also: the words for priorities.
 CREATE TABLE odin.transitions (
   machine    text NOT NULL,
@@ -688,8 +757,8 @@ INSERT INTO odin.error_codes(code, sqlstate, status, retriable, meaning, hint) V
   ('out_of_stock',         'OD118', 409, false, 'Less is in stock than asked for.', 'Call list_stock or list_consumables.'),
   ('printer_unreachable',  'OD119', 409, true,  'The printer has not reported for too long, so it cannot be commanded.', 'Check that it is on and connected.')
 ON CONFLICT (code) DO NOTHING;
-$odin_file_8$::text)
-, ('schema'::text, 'schema/21_customers_orders.sql'::text, $odin_file_9$-- Who buys what: customers, orders, order lines, and the pieces of each model a line needs.
+$odin_file_9$::text)
+, ('schema'::text, 'schema/21_customers_orders.sql'::text, $odin_file_10$-- Who buys what: customers, orders, order lines, and the pieces of each model a line needs.
 -- Every job hangs on a line: a customer's, or one of the org's standing stock order. Counters of order_parts are kept by triggers; never write them by hand.
 CREATE TABLE odin.customers (
   id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -857,8 +926,8 @@ INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('order_lines_something', 'validation_failed', 'A line needs a product_id or a model_id, one of the two.', NULL),
   ('order_lines_from_stock_fits', 'validation_failed', 'from_stock is more than quantity.', NULL),
   ('order_parts_model_key', 'already_exists', 'The line has this model already.', NULL);
-$odin_file_9$::text)
-, ('schema'::text, 'schema/22_catalog.sql'::text, $odin_file_10$-- What can be made: filaments, models and their frozen revisions, products with their parts, consumables with a ledger, finished pieces in stock.
+$odin_file_10$::text)
+, ('schema'::text, 'schema/22_catalog.sql'::text, $odin_file_11$-- What can be made: filaments, models and their frozen revisions, products with their parts, consumables with a ledger, finished pieces in stock.
 -- A revision is never changed once written (a new one is added), so a job knows for ever what it was made from.
 CREATE TABLE odin.filaments (
   id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1132,8 +1201,8 @@ INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('product_parts_model_fk', 'model_not_found', 'There is no model with this model_id.', 'Call list_models.'),
   ('revision_materials_filament_fk', 'filament_not_found', 'There is no filament with this filament_id.', 'Call list_filaments.'),
   ('product_consumables_consumable_fk', 'consumable_not_found', 'There is no consumable with this consumable_id.', 'Call list_consumables.');
-$odin_file_10$::text)
-, ('schema'::text, 'schema/23_printers.sql'::text, $odin_file_11$-- Printers and all that belongs to one: slots, nozzles, beds, hot state, telemetry, events, hours in which nothing may start.
+$odin_file_11$::text)
+, ('schema'::text, 'schema/23_printers.sql'::text, $odin_file_12$-- Printers and all that belongs to one: slots, nozzles, beds, hot state, telemetry, events, hours in which nothing may start.
 -- State is what the printer last reported (narrow table, no trail); nothing here may be written from hope. A bed is occupied until a recorded clear event.
 CREATE TABLE odin.printers (
   id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1179,7 +1248,8 @@ CREATE TABLE odin.printers (
 COMMENT ON TABLE odin.printers IS 'Machines. What they do now is in printer_state; what lies on them in beds; credentials are nowhere near this table.';
 COMMENT ON COLUMN odin.printers.hour_rate IS 'Cost of an hour on this machine; NULL = price / life_hours, else the rate card''s.';
 COMMENT ON COLUMN odin.printers.is_held IS 'Held by a person: nothing new starts here.';
-COMMENT ON COLUMN odin.printers.auto_dispatch IS 'The farm may start the next fitting job by itself once the bed is clear.';
+COMMENT ON COLUMN odin.printers.auto_dispatch IS 'The farm may start the next fitting job by itself once the bed is clear, where the org allows it (setting auto_dispatch).';
+CREATE INDEX printers_auto ON odin.printers (id) WHERE auto_dispatch;
 CREATE INDEX printers_by_group ON odin.printers (org_id, group_name) WHERE group_name IS NOT NULL;
 
 CREATE TABLE odin.printer_slots (
@@ -1266,10 +1336,12 @@ CREATE TABLE odin.printer_state (
   error_code        text,
   error_message     text,
   error_at          timestamptz,
+  dispatch_tried_at timestamptz,
   CONSTRAINT printer_state_printer_fk FOREIGN KEY (org_id, printer_id) REFERENCES odin.printers (org_id, id) ON DELETE CASCADE
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
 COMMENT ON TABLE odin.printer_state IS 'What each printer last said, and when. finished and failed differ from idle: the plate is not clear. Written by the worker that holds the printer.';
 COMMENT ON COLUMN odin.printer_state.reported_at IS 'When the printer last answered; NULL = never. Old = the state is not to be trusted.';
+COMMENT ON COLUMN odin.printer_state.dispatch_tried_at IS 'When odin.dispatch_ready() last looked for a job for this printer in vain.';
 CREATE INDEX printer_state_org ON odin.printer_state (org_id);
 
 CREATE TABLE odin.printer_totals (
@@ -1356,8 +1428,8 @@ INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('printer_slots_printer_fk', 'printer_not_found', 'There is no printer with this printer_id.', 'Call list_printers.'),
   ('nozzles_one_in_use', 'already_exists', 'This tool has a nozzle in use; it has to come off first.', 'Use change_nozzle.'),
   ('blackouts_one_kind', 'validation_failed', 'Give from_time and until_time for every day, or from_at and until_at for once.', NULL);
-$odin_file_11$::text)
-, ('schema'::text, 'schema/24_spools.sql'::text, $odin_file_12$-- Spools and their ledger: integer milligrams, append-only moves, balance = sum (kept by a trigger, never written by hand).
+$odin_file_12$::text)
+, ('schema'::text, 'schema/24_spools.sql'::text, $odin_file_13$-- Spools and their ledger: integer milligrams, append-only moves, balance = sum (kept by a trigger, never written by hand).
 -- Consumption is written once per (run, slot, segment, revision); a correction voids the old move and writes the next revision.
 CREATE TABLE odin.spools (
   id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1465,8 +1537,8 @@ INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('spool_balances_reserved_not_negative', 'validation_failed', 'Less is reserved than would be released.', NULL),
   ('printer_slots_one_place', 'spool_in_use', 'The spool is loaded in another slot.', 'Use assign_spool, which moves it.'),
   ('printer_slots_spool_fk', 'spool_not_found', 'There is no spool with this spool_id.', 'Call list_spools.');
-$odin_file_12$::text)
-, ('schema'::text, 'schema/25_jobs.sql'::text, $odin_file_13$-- Jobs (a plate to be printed) and runs (one attempt on one printer), and the slot map of each run.
+$odin_file_13$::text)
+, ('schema'::text, 'schema/25_jobs.sql'::text, $odin_file_14$-- Jobs (a plate to be printed) and runs (one attempt on one printer), and the slot map of each run.
 -- At most one active run per printer and per job is a unique index; states move only along odin.transitions; nothing here is deleted.
 CREATE TABLE odin.jobs (
   id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1688,8 +1760,8 @@ INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('jobs_rejected_has_reason', 'validation_failed', 'A rejection needs a reason.', NULL),
   ('jobs_target', 'validation_failed', 'printer_id goes with target_type specific; target_filter with model, protocol or group.', NULL),
   ('runs_counts_fit', 'validation_failed', 'good + scrapped is more than the pieces on the plate.', NULL);
-$odin_file_13$::text)
-, ('schema'::text, 'schema/26_alerts.sql'::text, $odin_file_14$-- Alerts, their 15 types, and who wants which how.
+$odin_file_14$::text)
+, ('schema'::text, 'schema/26_alerts.sql'::text, $odin_file_15$-- Alerts, their 15 types, and who wants which how.
 -- An alert is written in the transaction of what caused it, so it is neither lost nor invented; channels outside read the table.
 CREATE TABLE odin.alert_types (
   type      text PRIMARY KEY CHECK (type ~ '^[a-z_]{3,40}$'),
@@ -1749,8 +1821,8 @@ SELECT odin.guard_table('odin.alert_preferences');
 GRANT SELECT ON odin.alert_types, odin.alerts, odin.alert_preferences TO odin_viewer;
 GRANT INSERT, UPDATE (is_read, is_dismissed, read_by, read_at) ON odin.alerts TO odin_operator;
 GRANT INSERT, UPDATE, DELETE ON odin.alert_preferences TO odin_operator;
-$odin_file_14$::text)
-, ('schema'::text, 'schema/27_maintenance.sql'::text, $odin_file_15$-- Maintenance: what has to be done how often, and what was done. Due status is computed per printer and task (view in api/27_maintenance.sql).
+$odin_file_15$::text)
+, ('schema'::text, 'schema/27_maintenance.sql'::text, $odin_file_16$-- Maintenance: what has to be done how often, and what was done. Due status is computed per printer and task (view in api/27_maintenance.sql).
 -- A log row is never changed; names are copied so that history survives the task.
 CREATE TABLE odin.maintenance_tasks (
   id                   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1808,8 +1880,8 @@ INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('maintenance_tasks_interval', 'validation_failed', 'Give interval_print_hours, interval_days or both.', NULL),
   ('maintenance_log_printer_fk', 'printer_not_found', 'There is no printer with this printer_id.', 'Call list_printers.'),
   ('maintenance_log_task_fk', 'maintenance_task_not_found', 'There is no maintenance task with this task_id.', 'Call list_maintenance_tasks.');
-$odin_file_15$::text)
-, ('schema'::text, 'schema/28_quotas.sql'::text, $odin_file_16$-- Quotas: how many jobs, grams or hours somebody may queue per period. Use is counted in the transaction that queues, under the row's lock,
+$odin_file_16$::text)
+, ('schema'::text, 'schema/28_quotas.sql'::text, $odin_file_17$-- Quotas: how many jobs, grams or hours somebody may queue per period. Use is counted in the transaction that queues, under the row's lock,
 -- so parallel calls cannot pass the limit and a crash cannot lose the count.
 CREATE TABLE odin.quotas (
   id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1846,8 +1918,8 @@ GRANT SELECT ON odin.quotas, odin.quota_usage TO odin_viewer;
 GRANT INSERT, UPDATE, DELETE ON odin.quotas TO odin_admin;
 INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('quotas_key', 'already_exists', 'This subject has a quota for that metric and period.', 'Use set_quota to change it.');
-$odin_file_16$::text)
-, ('schema'::text, 'schema/29_money.sql'::text, $odin_file_17$-- Money: versioned rate cards, the cost of every run, quotes and invoices. Amounts are numeric with a currency, never float.
+$odin_file_17$::text)
+, ('schema'::text, 'schema/29_money.sql'::text, $odin_file_18$-- Money: versioned rate cards, the cost of every run, quotes and invoices. Amounts are numeric with a currency, never float.
 -- A rate card is never changed (a new version is added); a quote and an invoice keep the figures they were made from.
 CREATE TABLE odin.rate_cards (
   id                 bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1966,8 +2038,8 @@ INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('invoices_one_per_order', 'already_exists', 'The order has an invoice.', 'Void it first to issue another.'),
   ('quotes_customer_fk', 'customer_not_found', 'There is no customer with this customer_id.', 'Call list_customers.'),
   ('invoices_order_fk', 'order_not_found', 'There is no order with this order_id.', 'Call list_orders.');
-$odin_file_17$::text)
-, ('schema'::text, 'schema/30_reference.sql'::text, $odin_file_18$-- Reference data of the calculators: printers, filaments and farm platforms on the market. Rows may be edited; nothing of a farm's own is here.
+$odin_file_18$::text)
+, ('schema'::text, 'schema/30_reference.sql'::text, $odin_file_19$-- Reference data of the calculators: printers, filaments and farm platforms on the market. Rows may be edited; nothing of a farm's own is here.
 -- Data from odin-print-farm-mcp 2.1.0 (Apache License 2.0, github.com/HughKantsime/odin-mcp), figures unchanged; see NOTICE.
 CREATE TABLE odin.reference_printers (
   position     integer PRIMARY KEY,
@@ -2079,9 +2151,9 @@ INSERT INTO odin.reference_platforms(position, slug, name, pricing, per_printer,
   (5, 'obico', 'Obico', 'freemium', 4, 0, true, '{"moonraker"}', 'yes', '{"remoteMonitoring","failureDetection","api","selfHosted","cameraFeeds","notifications"}', '{}', false),
   (6, 'odin', 'O.D.I.N.', 'flat-rate', 0, 15, true, '{"bambu-mqtt","moonraker","prusalink","elegoo-sdcp"}', 'yes', '{"multiProtocol","scheduling","queueManagement","remoteMonitoring","failureDetection","filamentTracking","orderTracking","profitability","multiUser","api","selfHosted","unlimitedPrinters","cameraFeeds","notifications"}', '{}', true);
 GRANT SELECT ON odin.reference_printers, odin.reference_filaments, odin.reference_platforms TO odin_viewer, odin_customer;
-GRANT INSERT, UPDATE, DELETE ON odin.reference_printers, odin.reference_filaments, odin.reference_platforms TO odin_admin;
-$odin_file_18$::text)
-, ('schema'::text, 'schema/50_commands.sql'::text, $odin_file_19$-- What the farm wants a printer to do: one row per command, written by a tool in its own transaction and carried out by the sidecar that holds the printer.
+-- One set for all orgs: an administrator is one org's, so only the database's own administrator changes it.
+$odin_file_19$::text)
+, ('schema'::text, 'schema/50_commands.sql'::text, $odin_file_20$-- What the farm wants a printer to do: one row per command, written by a tool in its own transaction and carried out by the sidecar that holds the printer.
 -- A row says what is wanted; only the printer's own report says what happened. Sent at most once: 'sent' is committed before the first byte leaves.
 CREATE TABLE odin.commands (
   id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -2136,8 +2208,8 @@ INSERT INTO odin.error_codes(code, sqlstate, status, retriable, meaning, hint) V
 ON CONFLICT (code) DO NOTHING;
 INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('commands_printer_fk', 'printer_not_found', 'There is no printer with this printer_id.', 'Call list_printers.');
-$odin_file_19$::text)
-, ('schema'::text, 'schema/51_sidecars.sql'::text, $odin_file_20$-- Which sidecar holds which printer, what printers say about themselves besides their state, credentials, and the machines of the `virtual` protocol.
+$odin_file_20$::text)
+, ('schema'::text, 'schema/51_sidecars.sql'::text, $odin_file_21$-- Which sidecar holds which printer, what printers say about themselves besides their state, credentials, and the machines of the `virtual` protocol.
 -- A lease is good as long as its holder's heartbeat; the fence rises with every change of hands. Credentials are sealed outside; nobody here can read them.
 CREATE TABLE odin.sidecars (
   holder     text PRIMARY KEY CHECK (length(holder) BETWEEN 1 AND 100),
@@ -2203,8 +2275,8 @@ SELECT odin.guard_table('odin.' || t, trail => false) FROM unnest(ARRAY['printer
 GRANT SELECT ON odin.printer_leases, odin.printer_facts, odin.virtual_machines TO odin_viewer;
 GRANT SELECT ON odin.sidecars TO odin_admin;
 INSERT INTO odin.toolsets VALUES ('printers', 'Direct control of printers: status, files, start, pause, temperatures, moves, G-code; the octoprint_* names too.', false) ON CONFLICT DO NOTHING;
-$odin_file_20$::text)
-, ('schema'::text, 'schema/60_files.sql'::text, $odin_file_21$-- Files by content: one row per SHA-256 and org, names beside it, the bytes in chunks.
+$odin_file_21$::text)
+, ('schema'::text, 'schema/60_files.sql'::text, $odin_file_22$-- Files by content: one row per SHA-256 and org, names beside it, the bytes in chunks.
 -- No path on anybody's disk is ever stored or followed; a name is only a name inside the store.
 
 CREATE TABLE odin_private.blobs (
@@ -2286,13 +2358,14 @@ INSERT INTO odin.error_codes(code, sqlstate, status, retriable, meaning, hint) V
   ('upload_not_found', 'OD603', 404, false, 'No such open upload of this caller.', 'Begin the upload again.'),
   ('store_full', 'OD604', 507, false, 'The org''s files would take more room than it has.', 'Remove files, or an administrator sets max_store_mb in odin.orgs.settings.'),
   ('link_expired', 'OD605', 410, false, 'This download link is too old or was altered.', 'Ask for a new one with get_file.'),
-  ('file_unreadable', 'OD606', 422, false, 'The file is not what its name says, or is damaged.', NULL);
+  ('file_unreadable', 'OD606', 422, false, 'The file is not what its name says, or is damaged.', NULL),
+  ('egress_refused', 'OD607', 403, false, 'The sidecar may not go to this address.', 'The operator adds the host to ODIN_EGRESS_ALLOW, or the farm''s own network to ODIN_EGRESS_PRIVATE.');
 INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('file_names_path_check', 'validation_failed', 'A name in the store has no empty, . or .. parts, no backslash and at most 400 characters.', NULL);
 INSERT INTO odin.toolsets(name, description) VALUES
   ('models', 'Files, model sites and slicing: from a search to G-code.');
-$odin_file_21$::text)
-, ('schema'::text, 'schema/63_slicing.sql'::text, $odin_file_22$-- Slicing: what the workers' slicers know, profiles of the org as versioned rows, and the errors of it all.
+$odin_file_22$::text)
+, ('schema'::text, 'schema/63_slicing.sql'::text, $odin_file_23$-- Slicing: what the workers' slicers know, profiles of the org as versioned rows, and the errors of it all.
 -- A profile version is never changed once written: what was sliced with it stays explained.
 
 CREATE TABLE odin.slicers (
@@ -2351,8 +2424,25 @@ INSERT INTO odin.error_codes(code, sqlstate, status, retriable, meaning, hint) V
 INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('slicer_profiles_material_tier', 'validation_failed', 'material and density belong to profiles of tier material.', NULL),
   ('slicer_profiles_base_tier', 'validation_failed', 'base belongs to profiles of tier printer.', NULL);
-$odin_file_22$::text)
-, ('api'::text, 'api/10_errors.sql'::text, $odin_file_23$-- Raising and reading errors. Every failure of every face has one shape:
+$odin_file_23$::text)
+, ('schema'::text, 'schema/66_sources.sql'::text, $odin_file_24$-- Model sites: the token an org has for each, sealed outside. Nobody in the database can read one.
+
+CREATE TABLE odin_private.source_secrets (
+  org_id bigint NOT NULL REFERENCES odin.orgs ON DELETE CASCADE,
+  source text NOT NULL CHECK (source IN ('thingiverse')),
+  sealed text NOT NULL CHECK (sealed ~ '^sealed:v1:[A-Za-z0-9_-]{40,}$'),
+  set_by text NOT NULL,
+  set_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (org_id, source)
+);
+COMMENT ON TABLE odin_private.source_secrets IS 'Tokens for model sites, sealed with a key that only the sidecars hold. Written by set_source_token, read by the worker that asks the site.';
+
+INSERT INTO odin.error_codes(code, sqlstate, status, retriable, meaning, hint) VALUES
+  ('source_token_missing', 'OD620', 409, false, 'The org has no token for this model site.', 'An administrator calls set_source_token.'),
+  ('source_refused', 'OD621', 502, false, 'The model site did not accept the request.', 'Check the token (set_source_token) and what it may do.'),
+  ('source_not_found', 'OD622', 404, false, 'The model site has no such thing or file.', 'Search again; ids are those of the site.');
+$odin_file_24$::text)
+, ('api'::text, 'api/10_errors.sql'::text, $odin_file_25$-- Raising and reading errors. Every failure of every face has one shape:
 -- {"code","detail","retriable","status","hint",...}. Never a stack trace, a secret or SQL text.
 
 CREATE OR REPLACE FUNCTION odin.fail(code text, detail text, hint text DEFAULT NULL, extra jsonb DEFAULT '{}') RETURNS void
@@ -2457,8 +2547,8 @@ BEGIN
     ELSE format('Missing: a GRANT (SELECT, INSERT, UPDATE or DELETE) on %s %s to %I, or membership in a group role that has it.', CASE m[1] WHEN 'relation' THEN 'table' ELSE m[1] END, m[2], role_name)
   END;
 END $f$;
-$odin_file_23$::text)
-, ('api'::text, 'api/11_access.sql'::text, $odin_file_24$-- Row-level access: rows in members and access_rules become policies and trail triggers.
+$odin_file_25$::text)
+, ('api'::text, 'api/11_access.sql'::text, $odin_file_26$-- Row-level access: rows in members and access_rules become policies and trail triggers.
 -- A policy must never call a function per row: memberships are read once a query.
 
 CREATE OR REPLACE FUNCTION odin._memberships(caller name) RETURNS SETOF odin.members
@@ -2467,17 +2557,31 @@ BEGIN
   RETURN QUERY SELECT m.* FROM odin.members m WHERE m.role_name = ANY (odin._roles_of(caller)) ORDER BY m.id;
 END $f$;
 
+-- Memberships of a role as far as the acting role may know of them: its own, and of others what both share. A person asks for himself (and so do
+-- policies, whose current_user he is); a superuser and the farm's service roles ask for anybody.
+CREATE OR REPLACE FUNCTION odin._known_memberships(caller name) RETURNS SETOF odin.members
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  me name := odin.actor();
+BEGIN
+  IF caller = me OR (SELECT r.rolsuper OR NOT (pg_has_role(r.oid, 'odin_viewer', 'USAGE') OR pg_has_role(r.oid, 'odin_customer', 'USAGE') OR pg_has_role(r.oid, 'odin_bi', 'USAGE')) FROM pg_roles r WHERE r.rolname = me) THEN
+    RETURN QUERY SELECT m.* FROM odin._memberships(caller) m;
+  ELSE
+    RETURN QUERY SELECT m.* FROM odin._memberships(caller) m WHERE m.org_id IN (SELECT o.org_id FROM odin._memberships(me) o WHERE o.customer_id IS NULL);
+  END IF;
+END $f$;
+
 CREATE OR REPLACE FUNCTION odin.orgs_of(caller name) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
-  RETURN QUERY SELECT DISTINCT m.org_id FROM odin.members m WHERE m.role_name = ANY (odin._roles_of(caller)) AND m.customer_id IS NULL;
+  RETURN QUERY SELECT DISTINCT m.org_id FROM odin._known_memberships(caller) m WHERE m.customer_id IS NULL;
 END $f$;
-COMMENT ON FUNCTION odin.orgs_of(name) IS 'Orgs a role belongs to as staff, inherited memberships included. For policies: pass current_user.';
+COMMENT ON FUNCTION odin.orgs_of(name) IS 'Orgs a role belongs to as staff, inherited memberships included; of somebody else''s, those you share. For policies: pass current_user.';
 
 CREATE OR REPLACE FUNCTION odin.customers_of(caller name) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
-  RETURN QUERY SELECT DISTINCT m.customer_id FROM odin._memberships(caller) m WHERE m.customer_id IS NOT NULL;
+  RETURN QUERY SELECT DISTINCT m.customer_id FROM odin._known_memberships(caller) m WHERE m.customer_id IS NOT NULL;
 END $f$;
 COMMENT ON FUNCTION odin.customers_of(name) IS 'Customers whose own login a role is. For policies: pass current_user.';
 
@@ -2486,10 +2590,10 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 20 SET search_path = pg_catalog, p
 BEGIN
   RETURN QUERY SELECT DISTINCT m.role_name FROM odin.members m WHERE m.org_id IN (SELECT odin.orgs_of(caller));
 END $f$;
-COMMENT ON FUNCTION odin.colleagues_of(name) IS 'Roles that share an org with a role. For policies: pass current_user.';
+COMMENT ON FUNCTION odin.colleagues_of(name) IS 'Roles that share an org with a role; asked about somebody else, only in the orgs you share. For policies: pass current_user.';
 
 CREATE OR REPLACE FUNCTION odin.my_org() RETURNS bigint
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   -- Inside SECURITY DEFINER current_user is the definer; the actor is right everywhere.
   mine bigint := (SELECT m.org_id FROM odin._memberships(odin.actor()::name) m ORDER BY (m.customer_id IS NOT NULL), m.id LIMIT 1);
@@ -2639,6 +2743,7 @@ BEGIN
         CASE WHEN cmd IN ('ALL', 'INSERT', 'UPDATE') THEN format(E'WITH CHECK (%s\n)', condition) END);
     END LOOP;
   END LOOP;
+  PERFORM odin._apply_guards(table_name);
   -- Only our own: a policy that somebody wrote by hand stays.
   FOR old IN SELECT polname FROM pg_policy WHERE polrelid = table_name::regclass AND polname LIKE 'odin\_%' AND polname <> ALL (wanted) LOOP
     EXECUTE format('DROP POLICY %I ON %s', old, table_name);
@@ -2677,8 +2782,8 @@ BEGIN
       (SELECT string_agg(quote_literal(k), ', ') FROM unnest(key_columns) k));
   END LOOP;
 END $f$;
-$odin_file_24$::text)
-, ('api'::text, 'api/12_audit.sql'::text, $odin_file_25$-- The trail: recording changed rows, sealing committed rows in batches, verifying the seals.
+$odin_file_26$::text)
+, ('api'::text, 'api/12_audit.sql'::text, $odin_file_27$-- The trail: recording changed rows, sealing committed rows in batches, verifying the seals.
 -- A seal is never made inside a business transaction, and a sealed row is never changed.
 
 -- Statement trigger of every guarded table; its arguments are the key columns. PL/pgSQL keeps one plan a table.
@@ -2708,7 +2813,9 @@ BEGIN
     SELECT clock_timestamp(), odin.current_call(), odin.actor(), (coalesce(r.j->'org_id', r.was->'org_id', r.j->'id', r.was->'id'))::bigint, TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME,
            CASE WHEN r.was IS NULL THEN 'insert' WHEN r.j IS NULL THEN 'delete' ELSE 'update' END, coalesce(r.j, r.was)->>'id',
            CASE WHEN r.j IS NULL OR odin._call_keeps_images() THEN r.was ELSE d.was END, CASE WHEN r.was IS NULL THEN r.j ELSE d.j END, odin._origin(), pg_current_xact_id()
-      FROM (SELECT CASE WHEN o.id IS NOT NULL THEN to_jsonb(o.*) END AS was, CASE WHEN x.id IS NOT NULL THEN to_jsonb(x.*) END AS j FROM new_rows x FULL JOIN old_rows o ON o.id = x.id) r, LATERAL odin._changed(r.was, r.j) d
+      -- OFFSET 0: each image is made once, not at every place that names it.
+      FROM (SELECT CASE WHEN o.id IS NOT NULL THEN to_jsonb(o.*) END AS was, CASE WHEN x.id IS NOT NULL THEN to_jsonb(x.*) END AS j FROM new_rows x FULL JOIN old_rows o ON o.id = x.id OFFSET 0) r,
+           LATERAL (SELECT jsonb_object_agg(e.key, r.was->e.key) AS was, jsonb_object_agg(e.key, e.value) AS j FROM jsonb_each(r.j) e WHERE e.value IS DISTINCT FROM r.was->e.key) d
      WHERE d.j IS NOT NULL OR r.j IS NULL;
   END IF;
   RETURN NULL;
@@ -2984,8 +3091,8 @@ BEGIN
   CREATE POLICY odin_changes_of_org ON odin.audit_changes FOR SELECT TO odin_operator
     USING (org_id = ANY (ARRAY(SELECT odin.orgs_of(current_user))));
 END $f$;
-$odin_file_25$::text)
-, ('api'::text, 'api/13_signatures.sql'::text, $odin_file_26$-- From a function's signature to JSON Schema 2020-12 and to the SQL that calls it with JSON arguments.
+$odin_file_27$::text)
+, ('api'::text, 'api/13_signatures.sql'::text, $odin_file_28$-- From a function's signature to JSON Schema 2020-12 and to the SQL that calls it with JSON arguments.
 -- Nothing here runs a tool; names and types come from the catalog, never from a caller.
 
 CREATE OR REPLACE FUNCTION odin._type_schema(type_id oid, depth int DEFAULT 0) RETURNS jsonb
@@ -3132,8 +3239,8 @@ BEGIN
   EXECUTE format('REVOKE ALL ON FUNCTION %s(jsonb) FROM PUBLIC', caller);
   EXECUTE format('GRANT EXECUTE ON FUNCTION %s(jsonb) TO odin_viewer, odin_customer', caller);
 END $f$;
-$odin_file_26$::text)
-, ('api'::text, 'api/14_register.sql'::text, $odin_file_27$-- Registering: any SQL function becomes a tool, a prompt or a resource with one statement.
+$odin_file_28$::text)
+, ('api'::text, 'api/14_register.sql'::text, $odin_file_29$-- Registering: any SQL function becomes a tool, a prompt or a resource with one statement.
 -- A registration never grants anything, and what cannot work is refused here with what to change.
 
 -- The function of a registered name, as regprocedure writes it; NULL when it is gone. Read from the catalog: a look-up by name fails for
@@ -3369,8 +3476,8 @@ BEGIN
   UPDATE odin.instance SET registry_version = registry_version + 1;
   PERFORM pg_notify('odin_registry', '');
 END $f$;
-$odin_file_27$::text)
-, ('api'::text, 'api/14_sync.sql'::text, $odin_file_28$-- Keeping the registry true to the functions: what changed shows, what vanished is switched off, and a line in a function's comment registers it.
+$odin_file_29$::text)
+, ('api'::text, 'api/14_sync.sql'::text, $odin_file_30$-- Keeping the registry true to the functions: what changed shows, what vanished is switched off, and a line in a function's comment registers it.
 -- A registration still grants nothing; only functions of people who administer the farm are read for such lines.
 
 -- The options of a line "@tool {json}" in a function's comment: register_tool's arguments. NULL = there is no such line.
@@ -3458,8 +3565,8 @@ BEGIN
   END LOOP;
 END $f$;
 COMMENT ON FUNCTION odin.sync_tools() IS 'Re-reads every registered function: changed signatures and comments show, vanished functions are switched off, and functions whose comment has a line @tool {options} are registered. The answer lists what changed, and what was refused with the reason. People only.';
-$odin_file_28$::text)
-, ('api'::text, 'api/15_registry.sql'::text, $odin_file_29$-- The registration itself, and what the registry shows: lists by role and scope, and search.
+$odin_file_30$::text)
+, ('api'::text, 'api/15_registry.sql'::text, $odin_file_31$-- The registration itself, and what the registry shows: lists by role and scope, and search.
 -- A tool is listed only where it could be called: role, key scope and toolset all agree.
 
 CREATE OR REPLACE FUNCTION odin._register(kind text, r jsonb) RETURNS text
@@ -3637,8 +3744,8 @@ BEGIN
        AND (everything OR t.kind <> 'tool' OR t.toolsets && (ARRAY['core'] || coalesce(_visible.toolsets, ARRAY(SELECT s.name FROM odin.toolsets s WHERE s.listed))))
      ORDER BY t.name COLLATE "C";
 END $f$;
-$odin_file_29$::text)
-, ('api'::text, 'api/16_invoke.sql'::text, $odin_file_30$-- The inner half of a call, inside the jail: run the tool as the caller's role, force what is deferred, roll a preview back.
+$odin_file_31$::text)
+, ('api'::text, 'api/16_invoke.sql'::text, $odin_file_32$-- The inner half of a call, inside the jail: run the tool as the caller's role, force what is deferred, roll a preview back.
 -- Errors are caught here, below Rust, where SQLSTATE and constraint names still exist. After the tool has run nothing here may
 -- be looked up by search_path, not even an operator: the path may be the tool's. The dispatcher puts settings back afterwards.
 
@@ -3694,8 +3801,8 @@ EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
   RETURN pg_catalog.jsonb_build_object('caught', pg_catalog.jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint,
     'constraint', con, 'table', tab, 'column', col));
 END $f$;
-$odin_file_30$::text)
-, ('api'::text, 'api/16_live.sql'::text, $odin_file_31$-- What a running tool can tell its caller before it ends: progress and log lines, as notices the sidecar passes on.
+$odin_file_32$::text)
+, ('api'::text, 'api/16_live.sql'::text, $odin_file_33$-- What a running tool can tell its caller before it ends: progress and log lines, as notices the sidecar passes on.
 -- A notice never carries data the answer would not.
 
 CREATE OR REPLACE FUNCTION odin.progress(progress numeric, total numeric DEFAULT NULL, message text DEFAULT NULL) RETURNS void
@@ -3719,15 +3826,15 @@ COMMENT ON FUNCTION odin.log(text, jsonb) IS 'In a tool: sends the caller a log 
 CREATE OR REPLACE FUNCTION odin.search_tools(query text DEFAULT NULL, "limit" int DEFAULT 10) RETURNS TABLE(name text, description text, scope text, toolsets text[], input_schema jsonb)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
-  wanted tsquery := CASE WHEN trim(coalesce(query, '')) <> '' THEN
-    (SELECT string_agg(quote_literal(w) || ':*', ' | ')::tsquery FROM regexp_split_to_table(lower(regexp_replace(query, '[^[:alnum:]]+', ' ', 'g')), '\s+') w WHERE w <> '') END;
-  stems tsquery := CASE WHEN wanted IS NOT NULL THEN plainto_tsquery('english', replace(query, '_', ' ')) END;
   scopes text[] := (SELECT k.scopes FROM odin_private.keys k WHERE k.id = odin.call_key());
+  everything boolean := coalesce(query, '') !~ '[[:alnum:]]';
+  visible odin.tools[] := ARRAY(SELECT v FROM odin._visible(to_regrole(quote_ident(odin.actor())), scopes, ARRAY['tool'], NULL, false, true) v);
 BEGIN
   RETURN QUERY
-    SELECT v.name, v.description, v.scope, v.toolsets, v.input_schema FROM odin._visible(to_regrole(quote_ident(odin.actor())), scopes, ARRAY['tool'], NULL, false, true) v
-     WHERE wanted IS NULL OR v.search @@ wanted OR v.search @@ stems
-     ORDER BY CASE WHEN wanted IS NULL THEN 0 ELSE ts_rank(v.search, wanted) + 2 * ts_rank(v.search, stems) END DESC, v.name COLLATE "C"
+    SELECT v.name, v.description, v.scope, v.toolsets, v.input_schema
+      FROM unnest(visible) v LEFT JOIN odin._rank_tools(CASE WHEN everything THEN '{}' ELSE ARRAY(SELECT x.id FROM unnest(visible) x) END, query) r ON r.tool_id = v.id
+     WHERE everything OR r.tool_id IS NOT NULL
+     ORDER BY r.score DESC NULLS LAST, v.name COLLATE "C"
      LIMIT search_tools."limit";
 END $f$;
 COMMENT ON FUNCTION odin.search_tools(text, int) IS 'Finds tools by what they do, with their input schemas. Not every tool is listed; call a found one with call_tool. Without a query it lists all.';
@@ -3738,8 +3845,8 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
   SELECT odin.call(name, arguments);
 $f$;
 COMMENT ON FUNCTION odin.call_tool(text, jsonb) IS 'Calls any tool by name, also one that is not listed (find it with search_tools). The same checks apply as for a listed one.';
-$odin_file_31$::text)
-, ('api'::text, 'api/17_dispatch.sql'::text, $odin_file_32$-- One call, from a known principal to an answer: registry, arguments, idempotency, jail, preview, audit, in that order.
+$odin_file_33$::text)
+, ('api'::text, 'api/17_dispatch.sql'::text, $odin_file_34$-- One call, from a known principal to an answer: registry, arguments, idempotency, jail, preview, audit, in that order.
 -- Everything commits together with the effect. The internal functions have no search_path of their own: only pinned functions call them.
 
 -- A tool by name or alias.
@@ -3779,18 +3886,14 @@ BEGIN
   RETURN NULL;
 END $f$;
 
+-- Arguments against a spec that this backend has not compiled yet.
 CREATE OR REPLACE FUNCTION odin._prepare(t odin.tools, arguments jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $f$
 DECLARE
-  prepared jsonb := odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}'));
-  problem text;
+  problem text := odin._arguments_load(t.id, t.version, t.spec);
 BEGIN
-  IF prepared IS NULL THEN
-    problem := odin._arguments_load(t.id, t.version, t.spec);
-    IF problem IS NOT NULL THEN RAISE EXCEPTION 'the spec of % does not compile: %', t.name, problem; END IF;
-    prepared := odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}'));
-  END IF;
-  RETURN prepared;
+  IF problem IS NOT NULL THEN RAISE EXCEPTION 'the spec of % does not compile: %', t.name, problem; END IF;
+  RETURN odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}'));
 END $f$;
 
 -- Steps 2 to 7. `who` is the role, `own_tx` says that the whole transaction is this call (the gateway's).
@@ -3799,6 +3902,7 @@ RETURNS jsonb LANGUAGE plpgsql AS $f$
 DECLARE
   started timestamptz := clock_timestamp();
   t odin.tools;
+  open boolean;
   ready jsonb;
   args jsonb;
   control jsonb := '{}';
@@ -3812,6 +3916,7 @@ DECLARE
   out jsonb;
   caught jsonb;
   answer jsonb;
+  hints jsonb;
   task jsonb;
   err jsonb;
   outcome text;
@@ -3828,14 +3933,21 @@ BEGIN
       wanted := arguments->>'name';
       arguments := CASE WHEN jsonb_typeof(arguments->'arguments') = 'string' AND arguments->>'arguments' LIKE '{%' THEN (arguments->>'arguments')::jsonb ELSE arguments->'arguments' END;
     END IF;
-    t := odin._find_tool(wanted, wanted_kind);
-    err := odin._gate(t, who, role_name, scopes, wanted, options);
-    EXIT work WHEN err IS NOT NULL;
+    -- Nearly every call passes here; an alias, a refusal or a function made anew takes the long way.
+    SELECT x.* INTO t FROM odin.tools x WHERE x.name = wanted AND x.kind = wanted_kind;
+    open := t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
+      AND has_function_privilege(who, coalesce(odin._function_known(t.id, t.version), odin._function_learn(t.id, t.version, odin._function_oid(t.function))), 'EXECUTE');
+    IF open IS NOT TRUE THEN
+      t := odin._find_tool(wanted, wanted_kind);
+      err := odin._gate(t, who, role_name, scopes, wanted, options);
+      EXIT work WHEN err IS NOT NULL;
+      PERFORM odin._function_learn(t.id, t.version, odin._function_oid(t.function));
+    END IF;
     IF key_rate IS NOT NULL OR t.rate_per_minute IS NOT NULL THEN
       err := odin._rate_check(key_id, key_rate, t);
       EXIT work WHEN err IS NOT NULL;
     END IF;
-    ready := odin._prepare(t, arguments);
+    ready := coalesce(odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}')), odin._prepare(t, arguments));
     IF NOT (ready->'ok')::boolean THEN
       err := odin._error('validation_failed', ready->>'detail', NULL, jsonb_build_object('problems', ready->'problems', 'field', ready#>'{problems,0,field}'));
       EXIT work;
@@ -3866,22 +3978,32 @@ BEGIN
       call_id := nextval('odin.audit_calls_id_seq');
     ELSIF own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN
       -- Nothing but the audit row will be written: no caller has to wait for its flush.
-      PERFORM set_config('synchronous_commit', 'off', true);
+      said := set_config('synchronous_commit', 'off', true);
     END IF;
     called := clock_timestamp();
     out := odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(text,jsonb,jsonb)'::regprocedure ELSE 'odin._invoke(text,jsonb,jsonb)'::regprocedure END,
       'SELECT ' || t.caller || '($1)', args, CASE WHEN preview THEN '{"preview": true}' WHEN token IS NOT NULL THEN jsonb_build_object('preview', false, 'touched', token->'touched') ELSE 'null' END::jsonb,
       jsonb_build_object('id', coalesce(call_id, 0), 'role', role_name, 'key', key_id, 'preview', preview, 'images', preview OR token IS NOT NULL,
-        'answers', options->'input_responses', 'state', odin._state_open(options->>'request_state', role_name, t.name, args)), t.timeout_ms);
+        'answers', options->'input_responses',
+        'state', CASE WHEN options ? 'request_state' THEN odin._state_open(options->>'request_state', role_name, t.name, args) END), t.timeout_ms);
     caught := out->'caught';
     -- A tool may swallow the cancellation and go on; what comes after its time does not count.
     IF caught IS NULL AND t.timeout_ms > 0 AND clock_timestamp() > called + t.timeout_ms * interval '1 ms' THEN
       RAISE EXCEPTION USING ERRCODE = '57014', MESSAGE = 'canceling statement due to statement timeout';
     END IF;
+    -- What a read tool wants to know from outside is asked for here, where writing is allowed again.
+    IF caught IS NULL AND t.read_only AND jsonb_typeof(out#>'{result,ask_outside}') = 'object' THEN
+      out := jsonb_build_object('result', odin._ask_outside(out->'result', role_name, key_id, options));
+    END IF;
     IF preview AND out ? 'seen' THEN
       answer := odin._preview_answer(t, out->'seen', role_name, args, odin._call_hints());
     ELSIF caught IS NULL THEN
-      answer := CASE WHEN t.raw THEN out->'result' ELSE odin._shape(t, out->'result', args, control, odin._call_hints()) END;
+      answer := out->'result';
+      hints := odin._call_hints();
+      -- One object of a tool with nothing to add is the answer as it stands.
+      IF (t.raw OR (hints IS NULL AND t.result_key IS NULL AND t.next_actions = '[]' AND jsonb_typeof(answer) = 'object')) IS NOT TRUE THEN
+        answer := odin._shape(t, answer, args, control, hints);
+      END IF;
     ELSE
       err := odin._error_of(caught, role_name);
     END IF;
@@ -3932,8 +4054,8 @@ BEGIN
     ELSE answer END;
 END $f$;
 COMMENT ON FUNCTION odin.call(text, jsonb, jsonb) IS 'Calls a tool as yourself: the same checks, preview, idempotency and trail as over MCP or REST. Options: dry_run, idempotency_key, preview_token. The answer is the result, or {"error": {...}}.';
-$odin_file_32$::text)
-, ('api'::text, 'api/18_answers.sql'::text, $odin_file_33$-- The parts of a call beside the tool itself: claims, tokens, states, policies, limits and the shape of answers.
+$odin_file_34$::text)
+, ('api'::text, 'api/18_answers.sql'::text, $odin_file_35$-- The parts of a call beside the tool itself: claims, tokens, states, policies, limits and the shape of answers.
 -- Tokens and states are sealed with a key that never leaves odin_private. Only pinned functions call what has no search_path.
 
 CREATE OR REPLACE FUNCTION odin._hash(VARIADIC parts text[]) RETURNS bytea
@@ -4142,8 +4264,8 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
     WHEN 'array' THEN (SELECT coalesce(jsonb_agg(odin._masked(e, secret_arguments) ORDER BY n), '[]') FROM jsonb_array_elements(value) WITH ORDINALITY a(e, n))
     ELSE value END;
 $f$;
-$odin_file_33$::text)
-, ('api'::text, 'api/18_shapes.sql'::text, $odin_file_34$-- What a caller gets: lists with cursors, chosen fields, next actions, previews.
+$odin_file_35$::text)
+, ('api'::text, 'api/18_shapes.sql'::text, $odin_file_36$-- What a caller gets: lists with cursors, chosen fields, next actions, previews.
 -- An answer is never silently cut: a cursor and a note say so.
 
 CREATE OR REPLACE FUNCTION odin._shape(t odin.tools, result jsonb, args jsonb, control jsonb, hints jsonb) RETURNS jsonb
@@ -4158,7 +4280,7 @@ BEGIN
     shaped := jsonb_build_object('result', shaped);
   END IF;
   IF hints->'next' <> '[]' OR t.next_actions <> '[]' THEN
-    next_steps := odin._next_actions(t.next_actions, hints->'next', shaped, args);
+    next_steps := odin._next_actions(t.next_actions, coalesce(hints->'next', '[]'), shaped, args);
     IF next_steps <> '[]' THEN shaped := shaped || jsonb_build_object('next_actions', next_steps); END IF;
   END IF;
   IF hints->'notes' <> '[]' THEN shaped := shaped || jsonb_build_object('notes', hints->'notes'); END IF;
@@ -4267,7 +4389,7 @@ DECLARE
 BEGIN
   RETURN CASE WHEN t.confirm = 'confirm' AND jsonb_typeof(result) = 'object' THEN result ELSE '{}' END
     || jsonb_build_object('dry_run', true,
-         'would_execute', CASE WHEN hints->'would' = '{}' THEN jsonb_build_object('action', t.name) || args ELSE hints->'would' END,
+         'would_execute', CASE WHEN hints->'would' <> '{}' THEN hints->'would' ELSE jsonb_build_object('action', t.name) || args END,
          'changes', seen->'changes',
          'preview_token', odin._token(role_name, t.name, args, seen->>'touched'),
          'next_actions', jsonb_build_array(jsonb_build_object('tool', t.name, 'reason', 'Do it: nothing has been done yet.',
@@ -4275,8 +4397,8 @@ BEGIN
          'notes', '["This is a preview: nothing was changed."]' || CASE WHEN (seen->>'total')::bigint > jsonb_array_length(seen->'changes')
            THEN jsonb_build_array(format('%s rows would change; shown are the first %s that you may see.', seen->>'total', jsonb_array_length(seen->'changes'))) ELSE '[]' END || coalesce(hints->'notes', '[]'));
 END $f$;
-$odin_file_34$::text)
-, ('api'::text, 'api/19_bridge.sql'::text, $odin_file_35$-- Questions, answers and cancellations between sidecars, for the gateway's login.
+$odin_file_36$::text)
+, ('api'::text, 'api/19_bridge.sql'::text, $odin_file_37$-- Questions, answers and cancellations between sidecars, for the gateway's login.
 -- A client reaches only what its own key asked or runs; NOTIFY is an empty wake-up, the truth is in the tables.
 
 CREATE OR REPLACE FUNCTION odin.gateway_bridge_ask(credential text, question text, options jsonb) RETURNS jsonb
@@ -4381,8 +4503,8 @@ $f$;
 
 GRANT EXECUTE ON FUNCTION odin.gateway_bridge_ask(text, text, jsonb), odin.gateway_bridge_answer(text, text, jsonb), odin.gateway_bridge_cancel(text, text, text),
   odin.gateway_bridge_collect(text[], bigint), odin.gateway_session_set(text, text, jsonb), odin.gateway_session_get(text, text), odin.gateway_sessions_ended(timestamptz) TO odin_gateway;
-$odin_file_35$::text)
-, ('api'::text, 'api/19_gateway.sql'::text, $odin_file_36$-- The gateway's functions: all that the sidecar's login may run. Each begins with the credential and ends as its owner.
+$odin_file_37$::text)
+, ('api'::text, 'api/19_gateway.sql'::text, $odin_file_38$-- The gateway's functions: all that the sidecar's login may run. Each begins with the credential and ends as its owner.
 -- A stolen gateway login can become nobody: it needs a key's hash, and the table holds only the hash of that.
 
 -- Whoever has one IPv6 network has 2^64 addresses: counted by network, or one stranger could fill the table.
@@ -4391,36 +4513,49 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
   SELECT CASE WHEN ip IS NULL THEN '0.0.0.0' WHEN family(ip) = 6 THEN network(set_masklen(ip, 64))::inet ELSE set_masklen(ip, 32) END;
 $f$;
 
+CREATE OR REPLACE FUNCTION odin._count_login_failure(why text, options jsonb) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
+  INSERT INTO odin.login_failures AS f (minute, ip, reason) VALUES (date_trunc('minute', clock_timestamp()), odin._counted_ip((options->>'ip')::inet), why)
+    ON CONFLICT (minute, ip, reason) DO UPDATE SET attempts = f.attempts + 1;
+$f$;
+
+-- Why this key opens nothing now; NULL when it does.
+CREATE OR REPLACE FUNCTION odin._key_refusal(k odin_private.keys, options jsonb) RETURNS text
+LANGUAGE sql AS $f$
+  SELECT CASE WHEN k.id IS NULL THEN 'unknown key'
+    WHEN k.revoked_at IS NOT NULL THEN 'the key was revoked'
+    WHEN k.expires_at < clock_timestamp() THEN CASE WHEN k.issuer_id IS NULL THEN 'the key has expired' ELSE 'the sign-in has expired' END
+    WHEN to_regrole(quote_ident(k.role_name)) IS NULL THEN 'the key''s owner no longer exists'
+    WHEN k.allowed_ips IS NOT NULL AND NOT coalesce((options->>'ip')::inet <<= ANY (k.allowed_ips), false) THEN 'the key may not be used from this address' END;
+$f$;
+
 CREATE OR REPLACE FUNCTION odin._principal(credential text, options jsonb, OUT key_id bigint, OUT key_name text, OUT who oid, OUT role_name text, OUT scopes text[], OUT toolsets text[],
   OUT rate int, OUT concurrency int, OUT error jsonb)
 LANGUAGE plpgsql AS $f$
 DECLARE
-  k odin_private.keys;
-  tables_version text := (SELECT schema_version FROM odin.instance);
+  tables_version text;
   refused text;
 BEGIN
+  -- One statement: every call of every key comes through here.
+  SELECT i.schema_version, k.id, k.name, to_regrole(quote_ident(k.role_name)), k.role_name, k.scopes, k.toolsets, k.rate_per_minute, k.concurrency, odin._key_refusal(k, options)
+    INTO tables_version, key_id, key_name, who, role_name, scopes, toolsets, rate, concurrency, refused
+    FROM odin.instance i LEFT JOIN odin_private.keys k ON k.hash = odin._key_hash(credential);
+  IF refused = 'unknown key' THEN
+    -- A token somebody signed in with: a key whose scopes and end are the token's.
+    SELECT k.id, k.name, to_regrole(quote_ident(k.role_name)), k.role_name, s.scopes, k.toolsets, k.rate_per_minute, k.concurrency,
+        CASE WHEN s.expires_at < clock_timestamp() THEN 'the sign-in has expired' ELSE odin._key_refusal(k, options) END
+      INTO key_id, key_name, who, role_name, scopes, toolsets, rate, concurrency, refused
+      FROM odin_private.sign_ins s JOIN odin_private.keys k ON k.id = s.key_id WHERE s.hash = odin._key_hash(credential);
+    refused := CASE WHEN key_id IS NULL THEN 'unknown key' ELSE refused END;
+  END IF;
+  IF refused IS NULL AND tables_version = odin._code_version() THEN RETURN; END IF;
+  key_id := NULL; key_name := NULL; who := NULL; role_name := NULL; scopes := NULL; toolsets := NULL; rate := NULL; concurrency := NULL;
   IF tables_version <> odin._code_version() THEN
     error := odin._error('schema_outdated', format('the tables are of version %s, the code is %s', tables_version, odin._code_version()));
-    RETURN;
-  END IF;
-  IF length(credential) = 64 AND translate(credential, '0123456789abcdef', '') = '' THEN
-    SELECT * INTO k FROM odin_private.keys x WHERE x.hash = sha256(decode(credential, 'hex'));
-  END IF;
-  who := to_regrole(quote_ident(k.role_name));
-  refused := CASE
-    WHEN k.id IS NULL THEN 'unknown key'
-    WHEN k.revoked_at IS NOT NULL THEN 'the key was revoked'
-    WHEN k.expires_at < clock_timestamp() THEN 'the key has expired'
-    WHEN who IS NULL THEN 'the key''s owner no longer exists'
-    WHEN k.allowed_ips IS NOT NULL AND NOT coalesce((options->>'ip')::inet <<= ANY (k.allowed_ips), false) THEN 'the key may not be used from this address'
-  END;
-  IF refused IS NOT NULL THEN
-    INSERT INTO odin.login_failures AS f (minute, ip, reason) VALUES (date_trunc('minute', clock_timestamp()), odin._counted_ip((options->>'ip')::inet), refused)
-      ON CONFLICT (minute, ip, reason) DO UPDATE SET attempts = f.attempts + 1;
+  ELSE
+    PERFORM odin._count_login_failure(refused, options);
     error := odin._error('not_authenticated', refused);
-    RETURN;
   END IF;
-  key_id := k.id; key_name := k.name; role_name := k.role_name; scopes := k.scopes; toolsets := k.toolsets; rate := k.rate_per_minute; concurrency := k.concurrency;
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.gateway_call(credential text, tool text, arguments jsonb, options jsonb) RETURNS jsonb
@@ -4428,12 +4563,13 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   p record;
   answer jsonb;
+  unlocked text;
 BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
   answer := odin._dispatch(p.who, p.role_name, p.key_id, p.scopes, p.rate, tool, arguments, options, true);
-  -- A session lock that a tool took must not outlive its call.
-  PERFORM pg_advisory_unlock_all();
+  -- A session lock that a tool took must not outlive its call. (An assignment costs a third of a PERFORM.)
+  unlocked := pg_advisory_unlock_all();
   RETURN answer;
 END $f$;
 COMMENT ON FUNCTION odin.gateway_call(text, text, jsonb, jsonb) IS 'One call of a tool by a key, for the sidecar: one statement, one transaction.';
@@ -4639,17 +4775,21 @@ BEGIN
   RETURN jsonb_build_object('ok', FOUND);
 END $f$;
 COMMENT ON FUNCTION odin.gateway_decide(text, bigint, boolean, jsonb) IS 'Records what the person at the client answered when asked about a waiting call of that same key''s owner.';
-$odin_file_36$::text)
-, ('api'::text, 'api/19_keys.sql'::text, $odin_file_37$-- Keys: mint, list, revoke, rotate. People only: no key can make, widen or revive a key.
+$odin_file_38$::text)
+, ('api'::text, 'api/19_keys.sql'::text, $odin_file_39$-- Keys: mint, list, revoke, rotate. People only: no key can make, widen or revive a key.
 -- The secret is returned once and kept nowhere.
+
+CREATE OR REPLACE FUNCTION odin._is_scope(word text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT word IN ('agent:read', 'agent:write', 'admin', 'read', 'write') OR word ~ '^(read|write):[a-z][a-z0-9_]*$';
+$f$;
 
 CREATE OR REPLACE FUNCTION odin._check_scopes(scopes text[], who oid, role_name text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
-  known constant text[] := ARRAY['agent:read', 'agent:write', 'admin', 'read', 'write'];
   wrong text;
 BEGIN
-  SELECT s INTO wrong FROM unnest(scopes) s WHERE s <> ALL (known) AND s !~ '^(read|write):[a-z][a-z0-9_]*$';
+  SELECT s INTO wrong FROM unnest(scopes) s WHERE NOT odin._is_scope(s);
   IF wrong IS NOT NULL OR coalesce(cardinality(scopes), 0) = 0 THEN
     PERFORM odin.fail('validation_failed', format('scopes: %s is no scope', coalesce(wrong, 'an empty list')),
       'Scopes are agent:read, agent:write, admin, or read:AREA and write:AREA, e.g. {agent:read} or {read:printers,write:jobs}.', '{"field": "scopes"}');
@@ -4758,6 +4898,8 @@ DECLARE
 BEGIN
   IF k.revoked_at IS NOT NULL THEN
     PERFORM odin.fail('validation_failed', format('key_id: key %s is revoked; mint a new one', k.id), NULL, '{"field": "key_id"}');
+  ELSIF k.issuer_id IS NOT NULL THEN
+    PERFORM odin.fail('validation_failed', format('key_id: key %s has no secret; its issuer renews the tokens', k.id), NULL, '{"field": "key_id"}');
   END IF;
   -- Whoever lost a group since must not carry the old scopes into a new key.
   PERFORM odin._check_scopes(k.scopes, odin._owner_role(k.role_name), k.role_name);
@@ -4800,25 +4942,235 @@ BEGIN
   RETURN true;
 END $f$;
 
-CREATE OR REPLACE FUNCTION odin.approve_call(consent_id bigint, valid interval DEFAULT '1 hour') RETURNS boolean
+-- The same for every way a person comes: psql (sql) or his own login over HTTP (rest).
+CREATE OR REPLACE FUNCTION odin._person_decides(consent_id bigint, decision text, via text, reason text, valid interval) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
-  PERFORM odin._humans_only('approving a call');
+  PERFORM odin._humans_only(CASE decision WHEN 'approved' THEN 'approving a call' ELSE 'denying a call' END);
   PERFORM odin._administers((SELECT org_id FROM odin.consents WHERE id = consent_id));
-  RETURN odin._decide(consent_id, 'approved', 'sql', NULL, valid);
+  RETURN odin._decide(consent_id, decision, via, reason, valid);
 END $f$;
+
+CREATE OR REPLACE FUNCTION odin.approve_call(consent_id bigint, valid interval DEFAULT '1 hour') RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._person_decides(consent_id, 'approved', 'sql', NULL, valid);
+$f$;
 COMMENT ON FUNCTION odin.approve_call(bigint, interval) IS 'A person lets a waiting call through, once, within the given time. Administrators only; no key can.';
 
 CREATE OR REPLACE FUNCTION odin.deny_call(consent_id bigint, reason text DEFAULT NULL, valid interval DEFAULT '1 day') RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._person_decides(consent_id, 'denied', 'sql', reason, valid);
+$f$;
+COMMENT ON FUNCTION odin.deny_call(bigint, text, interval) IS 'A person refuses a waiting call; the agent is told not to retry. Administrators only; no key can.';
+GRANT EXECUTE ON FUNCTION odin._person_decides(bigint, text, text, text, interval) TO odin_admin;
+$odin_file_39$::text)
+, ('api'::text, 'api/19_sign_in.sql'::text, $odin_file_40$-- Sign-in with tokens of an OIDC issuer. People decide whom to trust and who is who; a token never makes a role or widens one.
+-- A sidecar hands a token over once; afterwards its hash stands for it, as with keys.
+
+CREATE OR REPLACE FUNCTION odin.trust_issuer(
+  issuer text, audiences text[], jwks_url text DEFAULT NULL, subject_claim text DEFAULT 'sub', scope_claim text DEFAULT 'scope', scope_map jsonb DEFAULT '{}',
+  default_scopes text[] DEFAULT NULL, algorithms text[] DEFAULT '{RS256,PS256,ES256,EdDSA}') RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  made bigint;
+  wrong text;
+BEGIN
+  PERFORM odin._humans_only('trusting an issuer');
+  PERFORM odin._administers(NULL);
+  SELECT s INTO wrong FROM (SELECT unnest(default_scopes) UNION ALL
+    SELECT jsonb_array_elements_text(CASE jsonb_typeof(v) WHEN 'array' THEN v ELSE jsonb_build_array(k) END) FROM jsonb_each(coalesce(scope_map, '{}')) e(k, v)) x(s) WHERE NOT odin._is_scope(s) LIMIT 1;
+  IF wrong IS NOT NULL THEN
+    PERFORM odin.fail('validation_failed', format('scope_map, default_scopes: %s is no scope of the farm', wrong), 'For example scope_map => ''{"farm.write": ["agent:read", "agent:write"]}''.', '{"field": "scope_map"}');
+  END IF;
+  INSERT INTO odin.issuers AS i (issuer, audiences, jwks_url, subject_claim, scope_claim, scope_map, default_scopes, algorithms, trusted_by)
+  VALUES (trust_issuer.issuer, trust_issuer.audiences, trust_issuer.jwks_url, trust_issuer.subject_claim, trust_issuer.scope_claim, coalesce(trust_issuer.scope_map, '{}'), trust_issuer.default_scopes,
+    trust_issuer.algorithms, odin.actor())
+  ON CONFLICT ON CONSTRAINT issuers_issuer_key DO UPDATE SET audiences = excluded.audiences, jwks_url = excluded.jwks_url, subject_claim = excluded.subject_claim, scope_claim = excluded.scope_claim,
+    scope_map = excluded.scope_map, default_scopes = excluded.default_scopes, algorithms = excluded.algorithms, active = true, trusted_by = excluded.trusted_by, trusted_at = now()
+  RETURNING i.id INTO made;
+  -- Under the new rules every token is looked at again, with keys fetched anew.
+  PERFORM odin._forget_sign_ins(made);
+  INSERT INTO odin.issuer_keys AS k (issuer_id, wanted_at) VALUES (made, clock_timestamp())
+    ON CONFLICT (issuer_id) DO UPDATE SET keys = NULL, wanted_at = clock_timestamp(), tried_at = NULL, ended_at = NULL, problem = NULL;
+  NOTIFY odin_sign_in;
+  NOTIFY odin_registry;
+  RETURN made;
+EXCEPTION WHEN check_violation OR not_null_violation THEN
+  PERFORM odin.fail('validation_failed', 'issuer, jwks_url: must be https addresses (http on this machine only); audiences: at least one; algorithms: RS256 to RS512, PS256 to PS512, ES256, ES384 or EdDSA');
+END $f$;
+COMMENT ON FUNCTION odin.trust_issuer IS 'Trusts an OIDC issuer: its tokens for one of these audiences sign in whoever odin.allow_sign_in() names. Again with other values changes them. Superusers only.';
+
+CREATE OR REPLACE FUNCTION odin.distrust_issuer(issuer text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  ended bigint;
+BEGIN
+  PERFORM odin._humans_only('distrusting an issuer');
+  PERFORM odin._administers(NULL);
+  UPDATE odin.issuers i SET active = false WHERE i.issuer = distrust_issuer.issuer AND i.active RETURNING i.id INTO ended;
+  PERFORM odin._forget_sign_ins(ended);
+  NOTIFY odin_registry;
+  RETURN ended IS NOT NULL;
+END $f$;
+COMMENT ON FUNCTION odin.distrust_issuer(text) IS 'Takes no token of this issuer any more, those in force included. True if it was trusted. Superusers only.';
+
+CREATE OR REPLACE FUNCTION odin._forget_sign_ins(issuer_id bigint) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
+  DELETE FROM odin_private.sign_ins s USING odin_private.keys k WHERE k.id = s.key_id AND k.issuer_id = _forget_sign_ins.issuer_id;
+$f$;
+
+CREATE OR REPLACE FUNCTION odin.allow_sign_in(issuer text, subject text, role_name text, scopes text[] DEFAULT '{agent:read}', expires interval DEFAULT NULL, toolsets text[] DEFAULT NULL,
+  allowed_ips inet[] DEFAULT NULL, rate_per_minute int DEFAULT NULL, concurrency int DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  trusted bigint := (SELECT i.id FROM odin.issuers i WHERE i.issuer = allow_sign_in.issuer AND i.active);
+  org bigint;
+  made bigint;
+BEGIN
+  PERFORM odin._humans_only('allowing a sign-in');
+  PERFORM odin._check_scopes(scopes, odin._owner_role(role_name), role_name);
+  -- Not even for oneself without being an administrator: whoever claims another's subject would have him act as himself.
+  FOR org IN SELECT DISTINCT m.org_id FROM odin._memberships(role_name::name) m LOOP PERFORM odin._administers(org); END LOOP;
+  IF org IS NULL THEN PERFORM odin._administers(NULL); END IF;
+  IF trusted IS NULL THEN
+    PERFORM odin.fail('not_found', format('issuer: %s is not trusted here', issuer), 'A superuser trusts it first: SELECT odin.trust_issuer(issuer, audiences).', '{"field": "issuer"}');
+  ELSIF coalesce(length(subject), 0) NOT BETWEEN 1 AND 255 THEN
+    PERFORM odin.fail('validation_failed', 'subject: must be 1 to 255 characters, as the issuer''s tokens say it', NULL, '{"field": "subject"}');
+  ELSIF EXISTS (SELECT 1 FROM odin_private.keys k WHERE k.issuer_id = trusted AND k.subject = allow_sign_in.subject AND k.revoked_at IS NULL) THEN
+    PERFORM odin.fail('validation_failed', format('subject: %s may sign in already', subject), 'SELECT id, name FROM odin.keys shows it; odin.revoke_key(id) ends it.', '{"field": "subject"}');
+  END IF;
+  -- No secret belongs to it: the hash is of nothing anybody knows.
+  INSERT INTO odin_private.keys(name, role_name, prefix, hash, scopes, toolsets, allowed_ips, rate_per_minute, concurrency, created_by, expires_at, issuer_id, subject)
+  VALUES (left('sign-in of ' || subject, 100), allow_sign_in.role_name, 'sign-in', decode(odin._random_hex(32), 'hex'), allow_sign_in.scopes, allow_sign_in.toolsets, allow_sign_in.allowed_ips,
+    allow_sign_in.rate_per_minute, allow_sign_in.concurrency, odin.actor(), clock_timestamp() + expires, trusted, allow_sign_in.subject)
+  RETURNING id INTO made;
+  RETURN made;
+END $f$;
+COMMENT ON FUNCTION odin.allow_sign_in IS 'Whoever an issuer''s token names as this subject acts as this role, with the token''s scopes as far as these reach. Ended with odin.revoke_key(). Administrators of the role''s orgs only.';
+
+-- A claim by its name, or by a path of names with dots between them.
+CREATE OR REPLACE FUNCTION odin._claim_of(claims jsonb, name text) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT coalesce(claims->name, claims #> string_to_array(name, '.'));
+$f$;
+
+-- Is everything that this scope opens open to the holder of those?
+CREATE OR REPLACE FUNCTION odin._scope_within(wanted text, held text[]) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._scope_covers(held, CASE WHEN wanted = 'admin' THEN 'admin' WHEN wanted ~ '(^|:)write' THEN 'write' ELSE 'read' END,
+    CASE WHEN wanted LIKE 'agent:%' THEN '' ELSE split_part(wanted, ':', 2) END);
+$f$;
+
+-- What a token grants: its scopes in the farm's words, no wider than the person's own. NULL: nothing.
+CREATE OR REPLACE FUNCTION odin._token_scopes(claims jsonb, i odin.issuers, own text[]) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  said jsonb := odin._claim_of(claims, i.scope_claim);
+  words text[] := CASE jsonb_typeof(said) WHEN 'string' THEN string_to_array(said#>>'{}', ' ') WHEN 'array' THEN odin._texts(said) END;
+  granted text[];
+BEGIN
+  granted := ARRAY(SELECT DISTINCT g FROM unnest(words) w, LATERAL jsonb_array_elements_text(coalesce(i.scope_map->w, CASE WHEN odin._is_scope(w) THEN jsonb_build_array(w) ELSE '[]' END)) g);
+  IF cardinality(granted) = 0 THEN granted := i.default_scopes; END IF;
+  RETURN nullif(ARRAY(SELECT g FROM unnest(granted) g WHERE odin._scope_within(g, own) UNION SELECT o FROM unnest(own) o WHERE odin._scope_within(o, coalesce(granted, '{}')) ORDER BY 1), '{}');
+END $f$;
+
+-- The key set is missing a key: have it fetched, unless that was tried just now. True: it is worth waiting.
+CREATE OR REPLACE FUNCTION odin._want_issuer_keys(issuer_id bigint) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  k odin.issuer_keys;
+BEGIN
+  SELECT * INTO k FROM odin.issuer_keys x WHERE x.issuer_id = _want_issuer_keys.issuer_id FOR UPDATE;
+  IF k.tried_at > coalesce(k.ended_at, '-infinity') AND k.tried_at > clock_timestamp() - interval '15 seconds' THEN RETURN true; END IF;
+  IF k.tried_at > clock_timestamp() - interval '30 seconds' AND coalesce(k.wanted_at, '-infinity') <= k.tried_at THEN RETURN false; END IF;
+  IF coalesce(k.wanted_at, '-infinity') <= coalesce(k.tried_at, '-infinity') THEN
+    UPDATE odin.issuer_keys x SET wanted_at = clock_timestamp() WHERE x.issuer_id = k.issuer_id;
+  END IF;
+  NOTIFY odin_sign_in;
+  RETURN true;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin.gateway_sign_in(token text, options jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  i odin.issuers;
+  k odin_private.keys;
+  said jsonb;
+  granted text[];
+  who text;
+BEGIN
+  SELECT * INTO i FROM odin.issuers x WHERE x.issuer = odin._token_issuer(token) AND x.active;
+  IF NOT FOUND THEN RETURN odin._not_signed_in('the token is of no issuer this farm trusts', options); END IF;
+  said := odin._token_claims(token, coalesce((SELECT x.keys FROM odin.issuer_keys x WHERE x.issuer_id = i.id), '{}'), i.issuer, i.audiences, i.algorithms);
+  IF said ? 'unknown_key' THEN
+    IF odin._want_issuer_keys(i.id) THEN
+      RETURN jsonb_build_object('ok', false, 'wait', true, 'error', odin._error('upstream_unavailable', 'the issuer''s keys could not be fetched yet', 'A sidecar with the worker''s login fetches them; SELECT * FROM odin.issuer_keys.'));
+    END IF;
+    RETURN odin._not_signed_in('the token is signed with a key that its issuer does not publish', options);
+  ELSIF said ? 'refused' THEN
+    RETURN odin._not_signed_in(said->>'refused', options);
+  END IF;
+  said := said->'claims';
+  who := odin._claim_of(said, i.subject_claim)#>>'{}';
+  SELECT * INTO k FROM odin_private.keys x WHERE x.issuer_id = i.id AND x.subject = who AND x.revoked_at IS NULL;
+  IF NOT FOUND THEN
+    PERFORM odin._count_login_failure('nobody signs in as the token''s subject', options);
+    RETURN jsonb_build_object('ok', false, 'error', odin._error('permission_denied', format('%s may not sign in here', left(coalesce(who, 'nobody'), 100)), 'An administrator allows it: SELECT odin.allow_sign_in(issuer, subject, role_name, scopes).'));
+  END IF;
+  granted := odin._token_scopes(said, i, k.scopes);
+  IF granted IS NULL THEN
+    RETURN jsonb_build_object('ok', false, 'error', odin._error('scope_denied', format('the token''s %s claim grants nothing here', i.scope_claim), NULL, jsonb_build_object('allowed_scopes', to_jsonb(k.scopes))));
+  END IF;
+  INSERT INTO odin_private.sign_ins AS s (hash, key_id, scopes, expires_at)
+  VALUES (sha256(sha256(convert_to(token, 'UTF8'))), k.id, granted, least(to_timestamp((said->>'exp')::numeric), clock_timestamp() + interval '1 day'))
+  ON CONFLICT (hash) DO UPDATE SET key_id = excluded.key_id, scopes = excluded.scopes, expires_at = excluded.expires_at;
+  RETURN odin.gateway_authenticate(encode(sha256(convert_to(token, 'UTF8')), 'hex'), options);
+END $f$;
+COMMENT ON FUNCTION odin.gateway_sign_in(text, jsonb) IS 'Verifies an issuer''s token and says whose it is, as gateway_authenticate does; its SHA-256 is a credential from then on. {"wait": true}: the issuer''s keys are being fetched.';
+
+CREATE OR REPLACE FUNCTION odin._not_signed_in(why text, options jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  PERFORM odin._count_login_failure(why, options);
+  RETURN jsonb_build_object('ok', false, 'error', odin._error('not_authenticated', why));
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin.gateway_issuers() RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT jsonb_build_object('issuers', coalesce(jsonb_agg(i.issuer ORDER BY i.id), '[]'), 'scopes', (SELECT to_jsonb(ARRAY(SELECT DISTINCT w FROM odin.issuers x,
+    unnest(ARRAY(SELECT jsonb_object_keys(x.scope_map)) || CASE WHEN x.scope_map = '{}' AND x.default_scopes IS NULL THEN ARRAY['agent:read', 'agent:write'] ELSE '{}' END) w WHERE x.active ORDER BY 1))))
+    FROM odin.issuers i WHERE i.active;
+$f$;
+COMMENT ON FUNCTION odin.gateway_issuers() IS 'For the protected-resource metadata: trusted issuers, and the scopes to ask them for.';
+
+CREATE OR REPLACE FUNCTION odin.worker_issuers() RETURNS jsonb
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  WITH due AS (UPDATE odin.issuer_keys k SET tried_at = clock_timestamp() FROM odin.issuers i
+                WHERE i.id = k.issuer_id AND i.active AND (k.wanted_at > coalesce(k.tried_at, '-infinity') OR coalesce(k.tried_at, '-infinity') < clock_timestamp() - interval '1 hour')
+                RETURNING i.id, i.issuer, i.jwks_url)
+  SELECT coalesce(jsonb_agg(to_jsonb(due)), '[]') FROM due;
+$f$;
+COMMENT ON FUNCTION odin.worker_issuers() IS 'Issuers whose public keys this worker is to fetch now; each is given out once.';
+
+CREATE OR REPLACE FUNCTION odin.worker_issuer_keys(issuer_id bigint, keys jsonb, problem text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
-  PERFORM odin._humans_only('denying a call');
-  PERFORM odin._administers((SELECT org_id FROM odin.consents WHERE id = consent_id));
-  RETURN odin._decide(consent_id, 'denied', 'sql', reason, valid);
+  IF keys IS NOT NULL AND (jsonb_typeof(keys->'keys') IS DISTINCT FROM 'array' OR jsonb_array_length(keys->'keys') > 100) THEN
+    problem := 'what the issuer publishes is no JSON Web Key Set'; keys := NULL;
+  END IF;
+  -- What was fetched before stays good while the issuer cannot be reached.
+  UPDATE odin.issuer_keys k SET keys = coalesce(worker_issuer_keys.keys, k.keys), fetched_at = CASE WHEN worker_issuer_keys.keys IS NULL THEN k.fetched_at ELSE clock_timestamp() END,
+         ended_at = clock_timestamp(), problem = left(worker_issuer_keys.problem, 500)
+   WHERE k.issuer_id = worker_issuer_keys.issuer_id;
+  RETURN jsonb_build_object('ok', FOUND);
 END $f$;
-COMMENT ON FUNCTION odin.deny_call(bigint, text, interval) IS 'A person refuses a waiting call; the agent is told not to retry. Administrators only; no key can.';
-$odin_file_37$::text)
-, ('api'::text, 'api/19_tasks.sql'::text, $odin_file_38$-- Tasks: started by a tool or instead of one, claimed under a lease, reported with a fence, polled by their owner.
+COMMENT ON FUNCTION odin.worker_issuer_keys(bigint, jsonb, text) IS 'The public keys a worker fetched from an issuer, or why it could not.';
+
+GRANT EXECUTE ON FUNCTION odin.gateway_sign_in(text, jsonb), odin.gateway_issuers() TO odin_gateway;
+GRANT EXECUTE ON FUNCTION odin.worker_issuers(), odin.worker_issuer_keys(bigint, jsonb, text) TO odin_worker;
+GRANT EXECUTE ON FUNCTION odin.allow_sign_in, odin.trust_issuer, odin.distrust_issuer(text) TO odin_admin;
+$odin_file_40$::text)
+, ('api'::text, 'api/19_tasks.sql'::text, $odin_file_41$-- Tasks: started by a tool or instead of one, claimed under a lease, reported with a fence, polled by their owner.
 -- A task runs as the role that started it, with the rights its key has at that moment; nobody else sees it through a key.
 
 CREATE OR REPLACE FUNCTION odin._new_task(task_kind text, owner text, owner_key bigint, task_tool text, task_arguments jsonb, options jsonb) RETURNS odin.tasks
@@ -5063,8 +5415,8 @@ $f$;
 GRANT EXECUTE ON FUNCTION odin.start_task(text, jsonb, text, int, int, float8), odin.start_tool_task(text, jsonb, int) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.gateway_task_get(text, text, jsonb), odin.gateway_task_update(text, text, jsonb, jsonb), odin.gateway_task_cancel(text, text, jsonb) TO odin_gateway;
 GRANT EXECUTE ON FUNCTION odin.worker_claim_tasks(text, text[], int, int), odin.worker_heartbeat(text, bigint, int, jsonb), odin.worker_report(text, bigint, jsonb), odin.worker_run_tool(text, bigint) TO odin_worker;
-$odin_file_38$::text)
-, ('api'::text, 'api/20_rules.sql'::text, $odin_file_39$-- Rules that hold for every farm table: state changes, who may act in an org, settings, numbers, alerts.
+$odin_file_41$::text)
+, ('api'::text, 'api/20_rules.sql'::text, $odin_file_42$-- Rules that hold for every farm table: state changes, who may act in an org, settings, numbers, alerts.
 -- Functions named _x are for the farm's own code; a definer function must check the org itself, row security does not hold for it.
 
 CREATE OR REPLACE FUNCTION odin._check_transition() RETURNS trigger
@@ -5228,8 +5580,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f
   SELECT coalesce((SELECT p.threshold FROM odin.alert_preferences p WHERE p.org_id = org AND p.type = kind AND p.role_name = '*'),
                   (SELECT t.threshold FROM odin.alert_types t WHERE t.type = kind));
 $f$;
-$odin_file_39$::text)
-, ('api'::text, 'api/21_orders.sql'::text, $odin_file_40$-- The quantity invariant: counters of order_parts follow the jobs, a shortfall queues itself, line and order states follow the counters.
+$odin_file_42$::text)
+, ('api'::text, 'api/21_orders.sql'::text, $odin_file_43$-- The quantity invariant: counters of order_parts follow the jobs, a shortfall queues itself, line and order states follow the counters.
 -- Always after a statement: good - to_stock + in_flight + queued >= needed, unless the model has nothing to print.
 
 -- Where the pieces of a job stand.
@@ -5238,15 +5590,16 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT status IN ('submitted', 'reje
 CREATE OR REPLACE FUNCTION odin._job_is_in_flight(status text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT status IN ('printing', 'paused') $f$;
 
+-- Plans of a trigger are kept by the session and made for as many rows as it met first, one or ten thousand: what was and what is are therefore added up
+-- instead of joined, and parts are found by their key, whatever the planner believes.
 CREATE OR REPLACE FUNCTION odin._jobs_counted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $f$
 BEGIN
   IF TG_OP = 'INSERT' THEN
     UPDATE odin.order_parts p
-       SET queued = p.queued + d.queued, in_flight = p.in_flight + d.in_flight, good = p.good + d.good, scrapped = p.scrapped + d.scrapped, updated_at = now()
-      FROM (SELECT n.part_id, sum(n.pieces) FILTER (WHERE odin._job_is_queued(n.status)) AS q, sum(n.pieces) FILTER (WHERE odin._job_is_in_flight(n.status)) AS f,
-                   sum(n.good) AS g, sum(n.scrapped) AS s FROM new_rows n GROUP BY n.part_id ORDER BY n.part_id) x,
-           LATERAL (SELECT coalesce(x.q, 0) AS queued, coalesce(x.f, 0) AS in_flight, x.g AS good, x.s AS scrapped) d
+       SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now()
+      FROM (SELECT n.part_id, sum(n.pieces * odin._job_is_queued(n.status)::int)::int AS q, sum(n.pieces * odin._job_is_in_flight(n.status)::int)::int AS f, sum(n.good)::int AS g, sum(n.scrapped)::int AS s
+              FROM new_rows n GROUP BY n.part_id ORDER BY n.part_id) x
      WHERE p.id = x.part_id;
     RETURN NULL;
   END IF;
@@ -5254,14 +5607,10 @@ BEGIN
   UPDATE odin.order_parts p
      SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now(),
          waived = p.waived + least(x.cancelled, greatest(p.needed - (p.good + x.g - p.to_stock) - (p.in_flight + x.f) - (p.queued + x.q), 0))
-    FROM (SELECT n.part_id,
-                 sum(n.pieces * odin._job_is_queued(n.status)::int - o.pieces * odin._job_is_queued(o.status)::int)::int AS q,
-                 sum(n.pieces * odin._job_is_in_flight(n.status)::int - o.pieces * odin._job_is_in_flight(o.status)::int)::int AS f,
-                 sum(n.good - o.good)::int AS g, sum(n.scrapped - o.scrapped)::int AS s,
-                 coalesce(sum(n.pieces) FILTER (WHERE n.status = 'cancelled' AND o.status <> 'cancelled'), 0)::int AS cancelled
-            FROM new_rows n JOIN old_rows o ON o.id = n.id
-           WHERE n.status <> o.status OR n.pieces <> o.pieces OR n.good <> o.good OR n.scrapped <> o.scrapped
-           GROUP BY n.part_id ORDER BY n.part_id) x
+    FROM (SELECT w.part_id, sum(w.sign * w.pieces * odin._job_is_queued(w.status)::int)::int AS q, sum(w.sign * w.pieces * odin._job_is_in_flight(w.status)::int)::int AS f,
+                 sum(w.sign * w.good)::int AS g, sum(w.sign * w.scrapped)::int AS s, sum(w.sign * w.pieces * (w.status = 'cancelled')::int)::int AS cancelled
+            FROM (SELECT 1 AS sign, n.part_id, n.pieces, n.status, n.good, n.scrapped FROM new_rows n UNION ALL SELECT -1, o.part_id, o.pieces, o.status, o.good, o.scrapped FROM old_rows o) w
+           GROUP BY w.part_id ORDER BY w.part_id) x
    WHERE p.id = x.part_id AND (x.q, x.f, x.g, x.s, x.cancelled) <> (0, 0, 0, 0, 0);
   RETURN NULL;
 END $f$;
@@ -5465,8 +5814,101 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE TRIGGER odin_inherit BEFORE INSERT ON odin.%I FOR EACH ROW EXECUTE FUNCTION odin._inherit()', t);
   END LOOP;
 END $d$;
-$odin_file_40$::text)
-, ('api'::text, 'api/24_spools.sql'::text, $odin_file_41$-- The spool ledger at work: balances follow moves, loading moves slot and spool together, runs consume once.
+$odin_file_43$::text)
+, ('api'::text, 'api/22_guards.sql'::text, $odin_file_44$-- Guards for verbs. A policy guards what a person does himself; the farm's verbs run with the farm's own rights, so for them every guard of
+-- odin.access_rules is a trigger and a question asked before reading. Both look at who acts, not at whose rights are used.
+
+-- Does a rule speak to this role? The database's own administrator and the farm's service roles are beyond rules, as they are beyond policies.
+CREATE OR REPLACE FUNCTION odin._rule_binds(r odin.access_rules, who name) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT NOT x.rolsuper AND CASE WHEN r.role_name IS NOT NULL THEN coalesce(pg_has_role(x.oid, to_regrole(quote_ident(r.role_name)), 'USAGE'), false)
+    ELSE pg_has_role(x.oid, 'odin_viewer', 'USAGE') OR pg_has_role(x.oid, 'odin_customer', 'USAGE') OR pg_has_role(x.oid, 'odin_bi', 'USAGE') END
+    FROM pg_roles x WHERE x.rolname = who;
+$f$;
+
+-- A rule's condition on one table, with the acting role where it says current_user.
+CREATE OR REPLACE FUNCTION odin._rule_condition(r odin.access_rules, of_table text, who name) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT regexp_replace(replace(replace(r.filter, '{org}', quote_ident(g.org_column)), '{customer}', coalesce(quote_ident(g.customer_column), 'NULL')), '\mcurrent_user\M', quote_literal(who) || '::name', 'gi')
+    FROM odin.guarded_tables g WHERE g.table_name = of_table;
+$f$;
+
+CREATE OR REPLACE FUNCTION odin._guard() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  who name := odin.actor();
+  r odin.access_rules;
+  fine boolean := true;
+  asked text;
+BEGIN
+  SELECT * INTO r FROM odin.access_rules a WHERE a.name = TG_ARGV[0];
+  IF r.id IS NULL OR strpos(r.operations, CASE TG_OP WHEN 'INSERT' THEN 'c' WHEN 'UPDATE' THEN 'u' ELSE 'd' END) = 0 OR odin._rule_binds(r, who) IS NOT TRUE THEN RETURN NULL; END IF;
+  asked := format('SELECT coalesce((%s), false) FROM (SELECT ($1::%s).*) AS %I', odin._rule_condition(r, TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME, who), TG_RELID::regclass, TG_TABLE_NAME);
+  IF TG_OP <> 'INSERT' THEN EXECUTE asked INTO fine USING OLD; END IF;
+  IF fine AND TG_OP <> 'DELETE' THEN EXECUTE asked INTO fine USING NEW; END IF;
+  IF NOT fine THEN
+    PERFORM odin.fail('permission_denied', format('the rule %s keeps %s from this %s of %s', r.name, who, lower(TG_OP), TG_TABLE_NAME), r.comment, jsonb_build_object('rule', r.name));
+  END IF;
+  RETURN NULL;
+END $f$;
+
+-- Triggers for the guards of one table, none for guards that are gone; odin.apply_access() calls it.
+CREATE OR REPLACE FUNCTION odin._apply_guards(of_table text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  wanted text[] := ARRAY(SELECT 'odin_guard_' || a.name FROM odin.access_rules a WHERE a.kind = 'guard' AND a.operations ~ '[cud]' AND a.table_name IN ('*', of_table)
+    AND EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = of_table::regclass AND p.polname ~ ('^odin_' || a.name || '_(all|insert|update|delete)$')));
+  t name;
+BEGIN
+  FOR t IN SELECT g.tgname FROM pg_trigger g WHERE g.tgrelid = of_table::regclass AND g.tgname LIKE 'odin\_guard\_%' AND g.tgname <> ALL (wanted) LOOP
+    EXECUTE format('DROP TRIGGER %I ON %s', t, of_table);
+  END LOOP;
+  FOREACH t IN ARRAY wanted LOOP
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION odin._guard(%L)', t, of_table, substr(t, 12));
+  END LOOP;
+END $f$;
+
+-- Guards on reading that bind the acting role, as one condition on a table; NULL when there are none, as nearly always.
+CREATE OR REPLACE FUNCTION odin._read_guards(of_table text) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  who name := odin.actor();
+  r odin.access_rules;
+  all_of text[] := '{}';
+BEGIN
+  FOR r IN SELECT * FROM odin.access_rules a WHERE a.kind = 'guard' AND strpos(a.operations, 'r') > 0 AND a.table_name IN ('*', of_table) LOOP
+    CONTINUE WHEN odin._rule_binds(r, who) IS NOT TRUE
+      OR NOT EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = of_table::regclass AND p.polname ~ ('^odin_' || r.name || '_(all|select)$'));
+    all_of := all_of || format('coalesce((%s), false)', odin._rule_condition(r, of_table, who));
+  END LOOP;
+  RETURN nullif(array_to_string(all_of, ' AND '), '');
+END $f$;
+
+-- Is a row hidden from the acting role by a guard?
+CREATE OR REPLACE FUNCTION odin._is_hidden(of_table text, row_id bigint) RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  condition text := odin._read_guards(of_table);
+  seen boolean;
+BEGIN
+  IF condition IS NULL THEN RETURN false; END IF;
+  EXECUTE format('SELECT EXISTS (SELECT 1 FROM %s WHERE id = $1 AND %s)', of_table::regclass, condition) INTO seen USING row_id;
+  RETURN NOT seen;
+END $f$;
+
+-- Printers of an org that a guard hides from the acting role; NULL when no guard does.
+CREATE OR REPLACE FUNCTION odin._hidden_printers(org bigint) RETURNS bigint[]
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  condition text := odin._read_guards('odin.printers');
+  ids bigint[];
+BEGIN
+  IF condition IS NULL THEN RETURN NULL; END IF;
+  EXECUTE format('SELECT array_agg(id) FROM odin.printers WHERE org_id = $1 AND NOT (%s)', condition) INTO ids USING org;
+  RETURN ids;
+END $f$;
+$odin_file_44$::text)
+, ('api'::text, 'api/24_spools.sql'::text, $odin_file_45$-- The spool ledger at work: balances follow moves, loading moves slot and spool together, runs consume once.
 -- A balance is never negative: what a run used beyond it is recorded as an adjustment first, so the ledger says what it did not know.
 
 CREATE OR REPLACE FUNCTION odin._spool_added() RETURNS trigger
@@ -5541,7 +5983,7 @@ CREATE OR REPLACE TRIGGER odin_stamp BEFORE INSERT ON odin.spool_moves FOR EACH 
 
 -- Takes mg off a spool for a run or a person. Fills the gap first when the ledger knew of less.
 CREATE OR REPLACE FUNCTION odin._consume(spool bigint, used bigint, release bigint DEFAULT 0, job bigint DEFAULT NULL, run bigint DEFAULT NULL, printer bigint DEFAULT NULL,
-  slot smallint DEFAULT NULL, seg integer DEFAULT 0, rev integer DEFAULT 0, told text DEFAULT 'slicer', why text DEFAULT NULL) RETURNS bigint
+  slot smallint DEFAULT NULL, seg integer DEFAULT 0, rev integer DEFAULT 0, told text DEFAULT 'slicer', why text DEFAULT NULL, used_at timestamptz DEFAULT now()) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   b record;
@@ -5552,11 +5994,11 @@ BEGIN
   END IF;
   SELECT * INTO b FROM odin.spool_balances WHERE spool_id = spool FOR UPDATE;
   IF used > b.balance_mg THEN
-    INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, job_id, run_id, printer_id, slot_number, segment, basis, reason)
-    VALUES (b.org_id, spool, 'adjust', used - b.balance_mg, job, run, printer, slot, seg, 'ledger', 'more was used than the ledger held');
+    INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, job_id, run_id, printer_id, slot_number, segment, basis, reason, at)
+    VALUES (b.org_id, spool, 'adjust', used - b.balance_mg, job, run, printer, slot, seg, 'ledger', 'more was used than the ledger held', used_at);
   END IF;
-  INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, reserved_mg, job_id, run_id, printer_id, slot_number, segment, revision, basis, reason)
-  VALUES (b.org_id, spool, 'consume', -used, -least(release, b.reserved_mg), job, run, printer, slot, seg, rev, told, why)
+  INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, reserved_mg, job_id, run_id, printer_id, slot_number, segment, revision, basis, reason, at)
+  VALUES (b.org_id, spool, 'consume', -used, -least(release, b.reserved_mg), job, run, printer, slot, seg, rev, told, why, used_at)
   RETURNING id INTO made;
   RETURN made;
 END $f$;
@@ -5605,8 +6047,8 @@ BEGIN
   RETURN NULL;
 END $f$;
 CREATE OR REPLACE TRIGGER odin_slots_follow AFTER UPDATE OF slot_count ON odin.printers FOR EACH ROW WHEN (OLD.slot_count <> NEW.slot_count) EXECUTE FUNCTION odin._printer_slots_follow();
-$odin_file_41$::text)
-, ('api'::text, 'api/25_jobs.sql'::text, $odin_file_42$-- Jobs: where they stand in the queue, and which changes only their runs may make. Estimates of time, grams and cost.
+$odin_file_45$::text)
+, ('api'::text, 'api/25_jobs.sql'::text, $odin_file_46$-- Jobs: where they stand in the queue, and which changes only their runs may make. Estimates of time, grams and cost.
 
 CREATE OR REPLACE FUNCTION odin._job_stamp() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
@@ -5695,8 +6137,8 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
          ('Belt tension', NULL, 500, NULL, 30), ('Firmware check', NULL, NULL, 30, 15), ('Lubricate rods', 'X1', 200, NULL, 20), ('Lubricate rods', 'P1S', 200, NULL, 20),
          ('HEPA filter', 'X1', 500, 90, 10), ('HEPA filter', 'P1S', 500, 90, 10), ('Nozzle wiper', 'X1', 200, NULL, 10), ('Hotend check', 'A1', 300, NULL, 30);
 $f$;
-$odin_file_42$::text)
-, ('api'::text, 'api/27_maintenance.sql'::text, $odin_file_43$-- What is due: one row per printer and task. Computed, never stored, so it cannot go stale.
+$odin_file_46$::text)
+, ('api'::text, 'api/27_maintenance.sql'::text, $odin_file_47$-- What is due: one row per printer and task. Computed, never stored, so it cannot go stale.
 
 CREATE OR REPLACE VIEW odin.maintenance_status WITH (security_invoker = true) AS
 SELECT t.org_id, t.id AS task_id, t.name AS task_name, p.id AS printer_id, p.name AS printer_name, t.blocks_printing,
@@ -5741,8 +6183,8 @@ BEGIN
       format('%s h of printing and %s days since it was done', s.print_hours_since, s.days_since), printer => printer, data => jsonb_build_object('task_id', s.task_id));
   END LOOP;
 END $f$;
-$odin_file_43$::text)
-, ('api'::text, 'api/31_matching.sql'::text, $odin_file_44$-- Which printer may print which job: named rules, each with a reason. The same rules for why(), for starting and for planning.
+$odin_file_47$::text)
+, ('api'::text, 'api/31_matching.sql'::text, $odin_file_48$-- Which printer may print which job: named rules, each with a reason. The same rules for why(), for starting and for planning.
 -- A slot map is computed for one printer and belongs to it; a tool without a matching spool refuses, it is never guessed.
 
 -- What a job needs per tool: its own row where it has one, else its revision's.
@@ -5818,11 +6260,13 @@ DECLARE
   job_rule text;
   job_reason text;
   stale interval;
+  hidden bigint[];
 BEGIN
   SELECT x.*, r.printer_model, r.protocols, r.nozzle_mm, r.size_x_mm, r.size_y_mm, r.size_z_mm, r.plate_surface, r.file_sha256,
          EXISTS (SELECT 1 FROM odin._job_needs(x.id, x.revision_id) d JOIN odin.filaments f ON f.id = d.filament_id WHERE f.abrasive) AS abrasive
     INTO j FROM odin.jobs x JOIN odin.model_revisions r ON r.id = x.revision_id WHERE x.id = job;
   IF j.id IS NULL THEN RETURN; END IF;
+  hidden := odin._hidden_printers(j.org_id);
   stale := make_interval(secs => odin._setting(j.org_id, 'printer_stale_seconds', '300')::numeric::float8);
   IF j.status = 'submitted' THEN
     job_rule := 'approval'; job_reason := 'the job waits for approval';
@@ -5893,7 +6337,7 @@ BEGIN
         (19, 'window', (SELECT string_agg(w.why, ', ') FROM windows w WHERE w.on_printer IS NULL OR w.on_printer = p.id), EXISTS (SELECT 1 FROM windows w WHERE w.on_printer IS NULL OR w.on_printer = p.id)),
         (20, s.rule, s.reason, s.rule IS NOT NULL)
       ) AS v(n, rule, reason, fails) WHERE v.fails) f
-     WHERE p.org_id = j.org_id AND p.is_active AND (only_printer IS NULL OR p.id = only_printer);
+     WHERE p.org_id = j.org_id AND p.is_active AND (only_printer IS NULL OR p.id = only_printer) AND (hidden IS NULL OR p.id <> ALL (hidden));
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.why(job_id bigint, only_printer_id bigint DEFAULT NULL)
@@ -5903,7 +6347,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50 SET search_path = pg_catalog, p
 DECLARE
   org bigint := (SELECT j.org_id FROM odin.jobs j WHERE j.id = why.job_id);
 BEGIN
-  IF org IS NULL OR NOT odin._may(org, 'odin_viewer') THEN
+  IF org IS NULL OR NOT odin._may(org, 'odin_viewer') OR odin._is_hidden('odin.jobs', why.job_id) THEN
     PERFORM odin.fail('job_not_found', format('job_id: there is no job %s', why.job_id), NULL, '{"field":"job_id"}');
   END IF;
   RETURN QUERY SELECT f.printer_id, f.printer_name, f.rules IS NULL, f.rules[1], CASE WHEN f.rules IS NULL THEN 'fits' ELSE f.reasons[1] END, f.rules, f.reasons, f.slot_map
@@ -5912,8 +6356,8 @@ END $f$;
 COMMENT ON FUNCTION odin.why(bigint, bigint) IS 'Why a job waits: one row per printer with the first rule that keeps the job off it and the reason in words; printers that fit come first. rules: job_held, approval, job_state, pinned, target, tag, printer_model, protocol, file, bed_size, surface, nozzle, held, maintenance_due, offline, busy, not_cleared, window, material, colour, grams_short.';
 REVOKE EXECUTE ON FUNCTION odin.why(bigint, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION odin.why(bigint, bigint) TO odin_viewer;
-$odin_file_44$::text)
-, ('api'::text, 'api/32_runs.sql'::text, $odin_file_45$-- Runs: claimed with their slot map, ended exactly once whoever reports it. Everything that follows from an end is done here, in one transaction.
+$odin_file_48$::text)
+, ('api'::text, 'api/32_runs.sql'::text, $odin_file_49$-- Runs: claimed with their slot map, ended exactly once whoever reports it. Everything that follows from an end is done here, in one transaction.
 -- Lock order everywhere: part, job, run, bed, spools by id. Functions named _x do not check who asks.
 
 CREATE OR REPLACE FUNCTION odin._run_changed() RETURNS trigger
@@ -6060,7 +6504,7 @@ BEGIN
   part_done := CASE WHEN outcome = 'completed' THEN 1 WHEN r.started_at IS NULL THEN 0
     ELSE least(1, greatest(0, coalesce(progress / 100, r.progress_pct::numeric / 100, lasted::numeric / nullif(r.planned_seconds, 0), 1))) END;
 
-  total_mg := odin._consume_run(r, used, part_done);
+  total_mg := odin._consume_run(r, used, part_done, at);
   PERFORM odin._release_reserved(r.id);
   UPDATE odin.runs x SET status = outcome, finished_at = at, started_at = CASE WHEN outcome = 'completed' THEN coalesce(x.started_at, at - make_interval(secs => coalesce(apply_finish.seconds, 0))) ELSE x.started_at END,
     seconds = lasted, progress_pct = round(part_done * 100, 1), used_mg = total_mg, energy_wh = apply_finish.energy_wh, good = g, scrapped = s,
@@ -6104,7 +6548,7 @@ END $f$;
 COMMENT ON FUNCTION odin.apply_finish IS 'Ends a run exactly once, whoever reports it: ledger, counts, cost, counters, bed, requeue of what is missing, alerts, in one transaction. For the farm''s own code; people use complete_job and fail_job.';
 
 -- Consumption of a run per tool and segment; the answer is the sum in mg.
-CREATE OR REPLACE FUNCTION odin._consume_run(r odin.runs, used jsonb, part_done numeric) RETURNS bigint
+CREATE OR REPLACE FUNCTION odin._consume_run(r odin.runs, used jsonb, part_done numeric, used_at timestamptz) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   u record;
@@ -6128,7 +6572,7 @@ BEGIN
       PERFORM odin.fail('spool_not_found', format('used: there is no spool %s', u.spool_id));
     END IF;
     CONTINUE WHEN u.mg = 0 AND u.release = 0;
-    PERFORM odin._consume(u.spool_id, u.mg, u.release, r.job_id, r.id, r.printer_id, u.slot_number, u.segment, 0, u.basis);
+    PERFORM odin._consume(u.spool_id, u.mg, u.release, r.job_id, r.id, r.printer_id, u.slot_number, u.segment, 0, u.basis, NULL, used_at);
     total := total + u.mg;
   END LOOP;
   RETURN total;
@@ -6190,8 +6634,8 @@ BEGIN
       CASE WHEN cardinality(requeued) > 0 THEN format('; queued again as job %s', array_to_string(requeued, ', ')) END),
     printer => r.printer_id, job => r.job_id, run => r.id, ord => CASE WHEN NOT r.is_stock THEN r.order_id END);
 END $f$;
-$odin_file_45$::text)
-, ('api'::text, 'api/33_views.sql'::text, $odin_file_46$-- What people and tools read: jobs, printers, spools and orders with everything that belongs to them. All security_invoker: who asks sees his own rows.
+$odin_file_49$::text)
+, ('api'::text, 'api/33_views.sql'::text, $odin_file_50$-- What people and tools read: jobs, printers, spools and orders with everything that belongs to them. All security_invoker: who asks sees his own rows.
 
 CREATE OR REPLACE VIEW odin.job_view WITH (security_invoker = true) AS
 SELECT j.id, j.name AS item_name, j.status, j.hold, j.hold_reason, j.priority, j.quantity, j.pieces AS quantity_on_bed, j.plate_no, j.plates, coalesce(j.batch_id, j.id) AS batch_id,
@@ -6269,8 +6713,8 @@ COMMENT ON VIEW odin.alert_view IS 'Alerts as the tools show them.';
 GRANT SELECT ON odin.alert_view TO odin_viewer;
 GRANT SELECT ON odin.job_view, odin.printer_view, odin.spool_view TO odin_viewer;
 GRANT SELECT ON odin.order_view TO odin_viewer, odin_customer;
-$odin_file_46$::text)
-, ('api'::text, 'api/34_access.sql'::text, $odin_file_47$-- For verbs that run with the farm's own rights: does the acting role work in the org of this row, and is it of the group the verb needs?
+$odin_file_50$::text)
+, ('api'::text, 'api/34_access.sql'::text, $odin_file_51$-- For verbs that run with the farm's own rights: does the acting role work in the org of this row, and is it of the group the verb needs?
 -- Says not found for what the caller may not see, so that ids of others tell nothing.
 CREATE OR REPLACE FUNCTION odin._mine(kind text, row_id bigint, field text DEFAULT NULL, floor name DEFAULT 'odin_operator') RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -6295,7 +6739,7 @@ BEGIN
     WHEN 'quote' THEN SELECT org_id INTO org FROM odin.quotes WHERE id = row_id;
     WHEN 'invoice' THEN SELECT org_id INTO org FROM odin.invoices WHERE id = row_id;
   END CASE;
-  IF org IS NULL OR NOT odin._may(org, 'odin_viewer') THEN
+  IF org IS NULL OR NOT odin._may(org, 'odin_viewer') OR odin._is_hidden('odin.' || kind || 's', row_id) THEN
     PERFORM odin.fail(CASE kind WHEN 'order_line' THEN 'order' ELSE kind END || '_not_found', format('%s: there is no %s %s', named, replace(kind, '_', ' '), row_id), NULL, jsonb_build_object('field', named));
   ELSIF NOT odin._may(org, floor) THEN
     PERFORM odin.fail('permission_denied', format('%s is not of the group %s', odin.actor(), floor), format('An administrator: GRANT %I TO %I;', floor, odin.actor()));
@@ -6325,8 +6769,8 @@ BEGIN
 END $f$;
 GRANT EXECUTE ON FUNCTION odin._visible_orgs(), odin._setting(bigint, text, text), odin._priority(text), odin._color(text, text), odin._material(text), odin._may(bigint, name), odin._not_null(anyelement, text),
   odin._currency(bigint), odin._mine(text, bigint, text, name), odin._new_in(name), odin._estimate(bigint), odin._threshold(bigint, text) TO odin_viewer, odin_customer;
-$odin_file_47$::text)
-, ('api'::text, 'api/35_calculators.sql'::text, $odin_file_48$-- The four calculators: offline arithmetic over the reference tables, and the same questions answered from the farm's own figures (live).
+$odin_file_51$::text)
+, ('api'::text, 'api/35_calculators.sql'::text, $odin_file_52$-- The four calculators: offline arithmetic over the reference tables, and the same questions answered from the farm's own figures (live).
 -- Formulas, ranges and rounding are a contract: figures are computed in full and rounded once, for display.
 
 CREATE OR REPLACE FUNCTION odin._reference_printer(said text) RETURNS odin.reference_printers
@@ -6479,8 +6923,8 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.estimate_farm_capacity(numeric, jsonb, numeric, boolean) IS 'Estimates how many prints a farm makes a day and month: printers (model, count, hours per day), mean print time and changeover. live true takes fleet, hours and print time from the farm itself.';
 GRANT EXECUTE ON FUNCTION odin._reference_printer(text), odin._usd(numeric), odin.calculate_print_cost, odin.compare_farm_software(integer, text[], boolean, numeric), odin.recommend_printer_for_farm(text, numeric, text[], text, boolean), odin.estimate_farm_capacity(numeric, jsonb, numeric, boolean) TO odin_viewer;
-$odin_file_48$::text)
-, ('api'::text, 'api/36_planning.sql'::text, $odin_file_49$-- Planning: all waiting jobs onto all printers at once. Static rules make classes of jobs and of printers, so the matrix stays small; a Rust leaf solves it.
+$odin_file_52$::text)
+, ('api'::text, 'api/36_planning.sql'::text, $odin_file_53$-- Planning: all waiting jobs onto all printers at once. Static rules make classes of jobs and of printers, so the matrix stays small; a Rust leaf solves it.
 -- A plan promises nothing: whether a job may start is decided again, by the same rules, when it is claimed.
 
 -- Hours in which nothing may start, as [from, until] in seconds from now.
@@ -6496,7 +6940,7 @@ $f$;
 
 -- Everything the solver needs to know about an org, with the ids that its places stand for.
 CREATE OR REPLACE FUNCTION odin._plan_input(org bigint, horizon interval, most integer, replan boolean, include_offline boolean, OUT input jsonb, OUT job_ids bigint[], OUT printer_ids bigint[])
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $f$
 #variable_conflict use_column
 BEGIN
   WITH waiting AS MATERIALIZED (
@@ -6570,7 +7014,7 @@ BEGIN
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.plan_queue(horizon_hours numeric DEFAULT 168, max_jobs integer DEFAULT 10000, replan boolean DEFAULT true, include_offline boolean DEFAULT false, show integer DEFAULT 50) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $f$
 #variable_conflict use_column
 DECLARE
   org bigint := odin._new_in();
@@ -6652,40 +7096,6 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.material_forecast(integer) IS 'Forecasts filament for the whole queue: per material, brand, filament and colour the grams that waiting jobs need, the grams there are, and what is missing. material_* compare the material as a whole.';
 
--- The clock's part: printers that may start jobs by themselves take the first fitting one. Bounded work per call; a job that fits nowhere is passed over.
-CREATE OR REPLACE FUNCTION odin.dispatch_ready(most integer DEFAULT 20) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-#variable_conflict use_column
-DECLARE
-  p record;
-  j record;
-  r odin.runs;
-  done integer := 0;
-BEGIN
-  FOR p IN SELECT x.id, x.org_id FROM odin.printers x JOIN odin.printer_state s ON s.printer_id = x.id JOIN odin.beds b ON b.printer_id = x.id
-            WHERE x.auto_dispatch AND x.is_active AND NOT x.is_held AND s.state = 'idle' AND NOT b.occupied
-              AND NOT EXISTS (SELECT 1 FROM odin.runs y WHERE y.printer_id = x.id AND y.status IN ('claimed','starting','printing','paused','unknown')) ORDER BY x.id LIMIT dispatch_ready.most LOOP
-    FOR j IN (SELECT y.id FROM odin.jobs y WHERE y.scheduled_printer_id = p.id AND y.status = 'scheduled' AND NOT y.hold ORDER BY y.scheduled_start LIMIT 1)
-             UNION ALL
-             (SELECT y.id FROM odin.jobs y WHERE y.org_id = p.org_id AND y.status = 'pending' AND NOT y.hold AND (y.printer_id IS NULL OR y.printer_id = p.id)
-               ORDER BY coalesce(y.queue_position, 'infinity'::numeric), y.start_by, y.priority, y.id LIMIT 50) LOOP
-      CONTINUE WHEN NOT EXISTS (SELECT 1 FROM odin._fit(j.id, p.id) f WHERE f.rules IS NULL);
-      BEGIN
-        r := odin._claim_run(j.id, p.id);
-        PERFORM odin._command(p.id, 'start', r.id, jsonb_build_object('job_id', r.job_id, 'slots',
-          (SELECT coalesce(jsonb_agg(jsonb_build_object('tool', s.tool, 'slot_number', s.slot_number) ORDER BY s.tool), '[]') FROM odin.run_slots s WHERE s.run_id = r.id)), '15 minutes');
-        done := done + 1;
-      EXCEPTION WHEN unique_violation OR SQLSTATE 'OD110' OR SQLSTATE 'OD111' OR SQLSTATE 'OD112' OR SQLSTATE 'OD113' OR SQLSTATE 'OD027' THEN
-        -- Somebody was quicker; the next call looks again.
-        NULL;
-      END;
-      EXIT;
-    END LOOP;
-  END LOOP;
-  RETURN done;
-END $f$;
-COMMENT ON FUNCTION odin.dispatch_ready(integer) IS 'Starts the first fitting job on every printer with auto_dispatch that is idle with a clear bed. The sidecar''s clock calls it; the answer is how many were started.';
-
 -- Months of telemetry ahead, and old ones gone (setting telemetry_months per instance is the largest of all orgs; 13 by default).
 CREATE OR REPLACE FUNCTION odin.telemetry_partitions() RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -6715,11 +7125,88 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.telemetry_partitions() IS 'Prepares this and the next month of printer_telemetry and drops months older than the setting telemetry_months (13).';
 SELECT odin.telemetry_partitions();
-GRANT EXECUTE ON FUNCTION odin.dispatch_ready(integer), odin.telemetry_partitions() TO odin_worker;
+GRANT EXECUTE ON FUNCTION odin.telemetry_partitions() TO odin_worker;
 GRANT EXECUTE ON FUNCTION odin.material_forecast(integer) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.plan_queue(numeric, integer, boolean, boolean, integer) TO odin_operator;
-$odin_file_49$::text)
-, ('api'::text, 'api/39_money.sql'::text, $odin_file_50$-- Money: rate cards, quotes, invoices, profit of an order, quotas. Every figure names the rate card it came from; amounts are rounded once, at the end.
+$odin_file_53$::text)
+, ('api'::text, 'api/37_dispatch.sql'::text, $odin_file_54$-- The farm's own clock: printers that may start jobs by themselves, quotes that run out, maintenance that falls due by the calendar.
+-- Nothing here starts a print unless the org allows it (setting auto_dispatch), somebody set the printer to it, the printer is idle and the bed was cleared.
+
+-- True for one caller per span, however many ask.
+CREATE OR REPLACE FUNCTION odin._is_due(what text, every interval) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  INSERT INTO odin.clock AS c (name, last_at) VALUES (what, now()) ON CONFLICT (name) DO UPDATE SET last_at = excluded.last_at WHERE c.last_at < now() - every;
+  RETURN FOUND;
+END $f$;
+
+-- The job a printer should take next: what the plan gave it, else the first of the queue whose pins, tags and materials suit it. The rules themselves are asked after.
+CREATE OR REPLACE FUNCTION odin._jobs_for_printer(printer bigint) RETURNS SETOF bigint
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT x.id FROM (
+    (SELECT y.id, -1::bigint AS place FROM odin.jobs y WHERE y.scheduled_printer_id = printer AND y.status = 'scheduled' AND NOT y.hold ORDER BY y.scheduled_start LIMIT 1)
+    UNION ALL
+    (SELECT w.id, w.place FROM odin.printers p
+       CROSS JOIN LATERAL (SELECT array_agg(DISTINCT f.material) AS materials FROM odin.printer_slots s JOIN odin.spools sp ON sp.id = s.spool_id AND sp.status = 'active' JOIN odin.filaments f ON f.id = sp.filament_id WHERE s.printer_id = p.id) l
+       CROSS JOIN LATERAL (SELECT y.id, y.revision_id, y.printer_id, y.target_type, y.required_tags, row_number() OVER (ORDER BY coalesce(y.queue_position, 'infinity'::numeric), y.start_by, y.priority, y.id) AS place FROM odin.jobs y WHERE y.org_id = p.org_id AND y.status IN ('pending', 'scheduled') AND y.status = 'pending' AND NOT y.hold
+                            ORDER BY coalesce(y.queue_position, 'infinity'::numeric), y.start_by, y.priority, y.id LIMIT 1000) w
+      WHERE p.id = printer AND (w.printer_id IS NULL OR w.printer_id = p.id) AND w.required_tags <@ p.tags
+        AND NOT EXISTS (SELECT 1 FROM odin.revision_materials m LEFT JOIN odin.job_materials o ON o.job_id = w.id AND o.tool = m.tool WHERE m.revision_id = w.revision_id AND coalesce(o.material, m.material) <> ALL (coalesce(l.materials, '{}')))
+      ORDER BY w.place LIMIT 5)) x ORDER BY x.place;
+$f$;
+
+CREATE OR REPLACE FUNCTION odin.dispatch_ready(most integer DEFAULT 20) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_column
+DECLARE
+  p record;
+  job bigint;
+  r odin.runs;
+  done integer := 0;
+BEGIN
+  -- One at a time, whichever sidecar asks: the others have nothing to add.
+  IF NOT pg_try_advisory_xact_lock(hashtextextended('odin dispatch', 0)) THEN RETURN 0; END IF;
+  -- A printer for which nothing was found waits half a minute, unless its bed or state changed: no printer keeps another from its turn.
+  FOR p IN SELECT x.id FROM odin.printers x JOIN odin.orgs o ON o.id = x.org_id AND o.settings->>'auto_dispatch' = 'true' JOIN odin.printer_state s ON s.printer_id = x.id JOIN odin.beds b ON b.printer_id = x.id
+            WHERE x.auto_dispatch AND x.is_active AND NOT x.is_held AND s.state = 'idle' AND NOT b.occupied
+              AND (s.dispatch_tried_at IS NULL OR s.dispatch_tried_at < greatest(now() - interval '30 seconds', b.since, s.state_since))
+              AND NOT EXISTS (SELECT 1 FROM odin.runs y WHERE y.printer_id = x.id AND y.status IN ('claimed','starting','printing','paused','unknown'))
+            ORDER BY s.dispatch_tried_at NULLS FIRST, x.id LIMIT dispatch_ready.most LOOP
+    r := NULL;
+    FOR job IN SELECT j FROM odin._jobs_for_printer(p.id) j LOOP
+      CONTINUE WHEN NOT EXISTS (SELECT 1 FROM odin._fit(job, p.id) f WHERE f.rules IS NULL);
+      BEGIN
+        r := odin._claim_run(job, p.id);
+        PERFORM odin._command(p.id, 'start', r.id, jsonb_build_object('job_id', r.job_id, 'slots',
+          (SELECT coalesce(jsonb_agg(jsonb_build_object('tool', s.tool, 'slot_number', s.slot_number) ORDER BY s.tool), '[]') FROM odin.run_slots s WHERE s.run_id = r.id)), '15 minutes');
+        done := done + 1;
+      EXCEPTION WHEN unique_violation OR SQLSTATE 'OD110' OR SQLSTATE 'OD111' OR SQLSTATE 'OD112' OR SQLSTATE 'OD113' OR SQLSTATE 'OD027' THEN
+        -- Somebody was quicker; the next call looks again.
+        r := NULL;
+      END;
+      EXIT;
+    END LOOP;
+    IF r.id IS NULL THEN UPDATE odin.printer_state s SET dispatch_tried_at = now() WHERE s.printer_id = p.id; END IF;
+  END LOOP;
+  RETURN done;
+END $f$;
+COMMENT ON FUNCTION odin.dispatch_ready(integer) IS 'Starts the first fitting job on printers with auto_dispatch that are idle with a clear bed, in orgs whose setting auto_dispatch is true. Every sidecar''s clock calls it, one at a time works; the answer is how many were started.';
+
+-- What falls due by the calendar; odin.tick() calls it.
+CREATE OR REPLACE FUNCTION odin._farm_clock() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  p bigint;
+BEGIN
+  IF NOT odin._is_due('farm', '10 minutes') THEN RETURN; END IF;
+  UPDATE odin.quotes SET status = 'expired' WHERE status IN ('draft', 'sent') AND valid_until < current_date;
+  FOR p IN SELECT DISTINCT m.printer_id FROM odin.maintenance_status m WHERE m.due = 'overdue' AND m.interval_days IS NOT NULL ORDER BY 1 LOOP
+    PERFORM odin._maintenance_alerts(p);
+  END LOOP;
+END $f$;
+GRANT EXECUTE ON FUNCTION odin.dispatch_ready(integer) TO odin_worker;
+$odin_file_54$::text)
+, ('api'::text, 'api/39_money.sql'::text, $odin_file_55$-- Money: rate cards, quotes, invoices, profit of an order, quotas. Every figure names the rate card it came from; amounts are rounded once, at the end.
 
 CREATE OR REPLACE FUNCTION odin.get_rate_card(version integer DEFAULT NULL) RETURNS odin.rate_cards
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -6808,6 +7295,7 @@ BEGIN
   VALUES (org, create_quote.customer_id, odin._next_number(org, 'quote', 'Q-'), card.id, card.currency, jsonb_build_object('lines', create_quote.lines, 'margin_pct', create_quote.margin_pct), breakdown, round(total_cost, 2), total_price, current_date + valid_days, create_quote.notes, odin.actor())
   RETURNING * INTO made;
   PERFORM odin.would(jsonb_build_object('action', 'create_quote', 'cost', made.cost, 'price', made.price, 'currency', made.currency, 'valid_until', made.valid_until));
+  PERFORM odin._note_licenses(org, create_quote.lines);
   PERFORM odin.suggest('accept_quote', jsonb_build_object('quote_id', made.id), 'when the customer agrees');
   RETURN jsonb_build_object('quote_id', made.id, 'quote_number', made.quote_number, 'status', made.status, 'customer_id', made.customer_id, 'cost', made.cost, 'price', made.price, 'currency', made.currency, 'rate_card_version', card.version, 'breakdown', breakdown, 'valid_until', made.valid_until);
 END $f$;
@@ -6839,6 +7327,25 @@ BEGIN
   RETURN made || jsonb_build_object('quote_id', q.id, 'quoted_price', q.price);
 END $f$;
 COMMENT ON FUNCTION odin.accept_quote(bigint, timestamptz, boolean) IS 'Turns a quote into an order at the quoted price; its jobs are queued.';
+
+CREATE OR REPLACE FUNCTION odin.set_quote(quote_id bigint, status text, valid_until date DEFAULT NULL, notes text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_column
+DECLARE
+  q odin.quotes;
+  today constant date := current_date;
+BEGIN
+  PERFORM odin._mine('quote', set_quote.quote_id);
+  SELECT * INTO q FROM odin.quotes x WHERE x.id = set_quote.quote_id FOR UPDATE;
+  IF set_quote.status = 'sent' AND coalesce(set_quote.valid_until, q.valid_until) < today THEN
+    PERFORM odin.fail('validation_failed', format('valid_until: quote %s was valid until %s', q.quote_number, coalesce(set_quote.valid_until, q.valid_until)), 'Give a later valid_until, or make a new quote.', '{"field":"valid_until"}');
+  END IF;
+  UPDATE odin.quotes x SET status = set_quote.status, valid_until = coalesce(set_quote.valid_until, x.valid_until), notes = coalesce(set_quote.notes, x.notes) WHERE x.id = q.id;
+  PERFORM odin.would(jsonb_build_object('action', 'set_quote', 'quote_id', q.id, 'from_status', q.status, 'to_status', set_quote.status));
+  IF set_quote.status = 'sent' THEN PERFORM odin.suggest('accept_quote', jsonb_build_object('quote_id', q.id), 'when the customer agrees'); END IF;
+  RETURN (SELECT jsonb_build_object('quote_id', x.id, 'quote_number', x.quote_number, 'status', x.status, 'valid_until', x.valid_until, 'notes', x.notes, 'price', x.price, 'currency', x.currency) FROM odin.quotes x WHERE x.id = q.id);
+END $f$;
+COMMENT ON FUNCTION odin.set_quote(bigint, text, date, text) IS 'Marks a quote as sent to the customer, declined, or expired, with a note. A quote the customer agrees to is accepted with accept_quote. One that ran out expires by itself.';
 
 CREATE OR REPLACE FUNCTION odin.list_quotes(status_filter text DEFAULT NULL, customer_id bigint DEFAULT NULL, "limit" integer DEFAULT 100, cursor text DEFAULT NULL)
 RETURNS SETOF odin.quotes LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -6908,7 +7415,7 @@ DECLARE
 BEGIN
   SELECT * INTO i FROM odin.invoices x WHERE x.id = invoice_html.invoice_id;
   IF i.id IS NULL THEN PERFORM odin.fail('invoice_not_found', format('invoice_id: there is no invoice %s', invoice_html.invoice_id), NULL, '{"field":"invoice_id"}'); END IF;
-  SELECT o.name INTO seller FROM odin.orgs o WHERE o.id = i.org_id;
+  seller := odin._org_name(i.org_id);
   RETURN format('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>%1$s</title><style>body{font:14px sans-serif;margin:3em}table{border-collapse:collapse;width:100%%}td,th{padding:.4em;border-bottom:1px solid #ccc;text-align:left}td.n,th.n{text-align:right}</style></head><body><h1>Invoice %1$s</h1><p><b>%2$s</b></p><p style="white-space:pre-line">%3$s</p><p>Issued %4$s, due %5$s%6$s</p><table><tr><th>Item</th><th class="n">Quantity</th><th class="n">Price</th><th class="n">Amount</th></tr>%7$s</table><p>Subtotal %8$s<br>Discount %9$s<br>Shipping %10$s<br>Tax %11$s<br><b>Total %12$s %13$s</b></p></body></html>',
     i.invoice_number, odin._html(seller), odin._html(coalesce(i.bill_to, '')), i.issued_on, i.due_on, CASE i.status WHEN 'void' THEN ' (void)' WHEN 'paid' THEN ', paid ' || i.paid_on ELSE '' END,
     (SELECT string_agg(format('<tr><td>%s</td><td class="n">%s</td><td class="n">%s</td><td class="n">%s</td></tr>', odin._html(l->>'description'), l->>'quantity', trim_scale((l->>'unit_price')::numeric), l->>'amount'), '') FROM jsonb_array_elements(i.lines) l),
@@ -6977,10 +7484,10 @@ END $f$;
 COMMENT ON FUNCTION odin.set_quota(text, text, numeric, text, bigint, boolean) IS 'Limits how many jobs, grams or hours may be queued per period: by one role, for one customer, or (neither given) by every submitter each for himself.';
 GRANT EXECUTE ON FUNCTION odin._html(text) TO odin_viewer, odin_customer;
 GRANT EXECUTE ON FUNCTION odin.get_rate_card(integer), odin.list_quotes(text, bigint, integer, text), odin.list_invoices(text, bigint, integer, text), odin.invoice_html(bigint), odin.order_profit(bigint), odin.list_quotas() TO odin_viewer;
-GRANT EXECUTE ON FUNCTION odin.create_quote, odin.accept_quote(bigint, timestamptz, boolean), odin.create_invoice(bigint, integer, text), odin.set_invoice(bigint, text, text, date) TO odin_operator;
+GRANT EXECUTE ON FUNCTION odin.create_quote, odin.accept_quote(bigint, timestamptz, boolean), odin.set_quote(bigint, text, date, text), odin.create_invoice(bigint, integer, text), odin.set_invoice(bigint, text, text, date) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.set_rate_card, odin.set_quota(text, text, numeric, text, bigint, boolean) TO odin_admin;
-$odin_file_50$::text)
-, ('api'::text, 'api/39_pages.sql'::text, $odin_file_51$-- Ids of one page of a long list, in index order. A policy's org condition would be merged with the org of the loop and lose that
+$odin_file_55$::text)
+, ('api'::text, 'api/39_pages.sql'::text, $odin_file_56$-- Ids of one page of a long list, in index order. A policy's org condition would be merged with the org of the loop and lose that
 -- order, so these look past row security, but only into the caller's own orgs; what is shown is read under it again.
 
 CREATE OR REPLACE FUNCTION odin._queue_page(after_position numeric, after_start timestamptz, after_priority smallint, after_id bigint, with_held boolean, page int) RETURNS bigint[]
@@ -7001,8 +7508,8 @@ BEGIN
     ORDER BY x.id DESC LIMIT page);
 END $f$;
 GRANT EXECUTE ON FUNCTION odin._queue_page(numeric, timestamptz, smallint, bigint, boolean, int), odin._jobs_page(text[], bigint, int) TO odin_viewer;
-$odin_file_51$::text)
-, ('api'::text, 'api/40_reads.sql'::text, $odin_file_52$-- Read tools: the farm at a glance, printers, jobs, queue. Lists go through one index range per org (and state), so they stay flat as history grows.
+$odin_file_56$::text)
+, ('api'::text, 'api/40_reads.sql'::text, $odin_file_57$-- Read tools: the farm at a glance, printers, jobs, queue. Lists go through one index range per org (and state), so they stay flat as history grows.
 
 CREATE OR REPLACE FUNCTION odin.farm_summary() RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -7152,8 +7659,8 @@ END $f$;
 COMMENT ON FUNCTION odin.list_queue(integer, text, boolean) IS 'Lists the jobs that wait, in the order in which they should start: jobs moved by hand first, then by start_by (the sooner of due date minus printing time, and what the priority allows; a lower priority number is sooner). why_waiting says what keeps a job from starting.';
 GRANT EXECUTE ON FUNCTION odin._job_states(text), odin._job_needs(bigint, bigint), odin.farm_summary(), odin.list_printers(text, text, text, boolean, integer, text), odin.get_printer(bigint),
   odin.list_jobs(text, integer, text, bigint, bigint, bigint, bigint), odin.get_job(bigint), odin.list_queue(integer, text, boolean) TO odin_viewer;
-$odin_file_52$::text)
-, ('api'::text, 'api/41_jobs.sql'::text, $odin_file_53$-- Verbs on jobs before they print: queue, submit, approve, reject, edit, hold, reorder, cancel, repeat, batch.
+$odin_file_57$::text)
+, ('api'::text, 'api/41_jobs.sql'::text, $odin_file_58$-- Verbs on jobs before they print: queue, submit, approve, reject, edit, hold, reorder, cancel, repeat, batch.
 -- They run with the farm's rights, so each first asks odin._mine() whether the caller may.
 
 -- Checks and counts quotas in this transaction, under the counter's row lock: parallel calls cannot pass the limit together.
@@ -7331,8 +7838,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 $f$;
 GRANT EXECUTE ON FUNCTION odin.queue_job TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.cancel_job(bigint, text, boolean) TO odin_operator;
-$odin_file_53$::text)
-, ('api'::text, 'api/42_printing.sql'::text, $odin_file_54$-- Verbs around a print: why it waits, start, pause, resume, stop, complete, fail, verdict, clear the bed.
+$odin_file_58$::text)
+, ('api'::text, 'api/42_printing.sql'::text, $odin_file_59$-- Verbs around a print: why it waits, start, pause, resume, stop, complete, fail, verdict, clear the bed.
 -- What only the printer can confirm is answered as "command queued", never as done.
 
 CREATE OR REPLACE FUNCTION odin.why_waiting(job_id bigint, printer_id bigint DEFAULT NULL, only_fitting boolean DEFAULT false, "limit" integer DEFAULT 50) RETURNS jsonb
@@ -7627,8 +8134,8 @@ COMMENT ON FUNCTION odin.stop_printer(bigint, text) IS 'Stops the print on a pri
 GRANT EXECUTE ON FUNCTION odin.why_waiting(bigint, bigint, boolean, integer) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.start_job(bigint, bigint, boolean), odin.complete_job, odin.fail_job, odin.set_verdict(bigint, integer, integer, text, text), odin.clear_bed(bigint, integer, integer, text, text),
   odin.pause_printer(bigint), odin.resume_printer(bigint), odin.stop_printer(bigint, text) TO odin_operator;
-$odin_file_54$::text)
-, ('api'::text, 'api/43_job_edits.sql'::text, $odin_file_55$-- Verbs on waiting jobs: approve, reject, resubmit, change, hold, reorder, repeat, batch.
+$odin_file_59$::text)
+, ('api'::text, 'api/43_job_edits.sql'::text, $odin_file_60$-- Verbs on waiting jobs: approve, reject, resubmit, change, hold, reorder, repeat, batch.
 
 CREATE OR REPLACE FUNCTION odin._waiting_job(job bigint, wanted text[], verb text, target text) RETURNS odin.jobs
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -7878,8 +8385,8 @@ COMMENT ON FUNCTION odin.bulk_update_jobs(bigint[], text, text, text) IS 'Does t
 GRANT EXECUTE ON FUNCTION odin.resubmit_job(bigint, text, text, timestamptz, text), odin.repeat_job(bigint, integer, text, timestamptz) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.approve_job(bigint, text, boolean), odin.reject_job(bigint, text, boolean), odin.update_job, odin.hold_job(bigint, boolean, text), odin.move_job(bigint, text, bigint), odin.batch_job,
   odin.bulk_update_jobs(bigint[], text, text, text) TO odin_operator;
-$odin_file_55$::text)
-, ('api'::text, 'api/44_alerts.sql'::text, $odin_file_56$-- Alerts for people and agents: list, read, dismiss, preferences.
+$odin_file_60$::text)
+, ('api'::text, 'api/44_alerts.sql'::text, $odin_file_61$-- Alerts for people and agents: list, read, dismiss, preferences.
 
 CREATE OR REPLACE FUNCTION odin.list_alerts(severity text DEFAULT NULL, unread_only boolean DEFAULT false, type text DEFAULT NULL, include_dismissed boolean DEFAULT false, "limit" integer DEFAULT 50, cursor text DEFAULT NULL)
 RETURNS SETOF odin.alert_view
@@ -7954,8 +8461,8 @@ END $f$;
 COMMENT ON FUNCTION odin.set_alert_preference(text, boolean, boolean, boolean, numeric, boolean) IS 'Sets how you get one kind of alert, and its threshold (spool_low in grams, bed_cooled in degrees C). for_everybody sets the org''s default; in_app false there switches the kind off.';
 GRANT EXECUTE ON FUNCTION odin.list_alerts(text, boolean, text, boolean, integer, text), odin.list_alert_preferences() TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.mark_alert_read(bigint), odin.dismiss_alert(bigint), odin.set_alert_preference(text, boolean, boolean, boolean, numeric, boolean) TO odin_operator;
-$odin_file_56$::text)
-, ('api'::text, 'api/45_resources.sql'::text, $odin_file_57$-- What an agent can read by address, and the prompts of the farm's daily work.
+$odin_file_61$::text)
+, ('api'::text, 'api/45_resources.sql'::text, $odin_file_62$-- What an agent can read by address, and the prompts of the farm's daily work.
 -- Resources answer with the caller's own rows; a prompt only says what to do, it does nothing itself.
 
 CREATE OR REPLACE FUNCTION odin.resource_printer(id text) RETURNS jsonb
@@ -8071,8 +8578,8 @@ COMMENT ON FUNCTION odin.prompt_quote_part(text, text) IS 'A quote for a part: c
 GRANT EXECUTE ON FUNCTION odin.resource_printer(text), odin.resource_job(text), odin.resource_order(text), odin.resource_spool(text), odin.complete_printer(text), odin.complete_waiting_job(text),
   odin.complete_order(text), odin.complete_spool(text), odin.prompt_morning_check(), odin.prompt_why_waiting(text), odin.prompt_plan_week(text), odin.prompt_clear_beds(), odin.prompt_quote_part(text, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.resource_errors(), odin.resource_guide(), odin.resource_order(text) TO odin_viewer, odin_customer;
-$odin_file_57$::text)
-, ('api'::text, 'api/45_spools.sql'::text, $odin_file_58$-- Verbs on filament: library, spools, loading, weighing, using, correcting, reserving. Grams outside, milligrams inside.
+$odin_file_62$::text)
+, ('api'::text, 'api/45_spools.sql'::text, $odin_file_63$-- Verbs on filament: library, spools, loading, weighing, using, correcting, reserving. Grams outside, milligrams inside.
 
 CREATE OR REPLACE FUNCTION odin.list_spools(filament_type text DEFAULT NULL, available_only boolean DEFAULT false, low_only boolean DEFAULT false, printer_id bigint DEFAULT NULL, "limit" integer DEFAULT 100, cursor text DEFAULT NULL)
 RETURNS SETOF odin.spool_view
@@ -8359,8 +8866,8 @@ COMMENT ON FUNCTION odin.reserve_spool(bigint, bigint, numeric) IS 'Promises gra
 GRANT EXECUTE ON FUNCTION odin.list_spools(text, boolean, boolean, bigint, integer, text), odin.get_spool(bigint), odin.list_filaments(text, text, integer, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.save_filament, odin.add_spool, odin.update_spool, odin.assign_spool(bigint, bigint, integer, integer, boolean), odin.unload_spool(bigint, text), odin.consume_spool(bigint, numeric, bigint, text, boolean),
   odin.weigh_spool(bigint, numeric, numeric), odin.correct_usage(bigint, numeric, bigint, text), odin.reserve_spool(bigint, bigint, numeric) TO odin_operator;
-$odin_file_58$::text)
-, ('api'::text, 'api/46_maintenance.sql'::text, $odin_file_59$-- Verbs on upkeep: what is due, done, changed; nozzles.
+$odin_file_63$::text)
+, ('api'::text, 'api/46_maintenance.sql'::text, $odin_file_64$-- Verbs on upkeep: what is due, done, changed; nozzles.
 
 CREATE OR REPLACE FUNCTION odin.list_maintenance_tasks(overdue_only boolean DEFAULT false, printer_id bigint DEFAULT NULL, due text DEFAULT NULL, "limit" integer DEFAULT 200, cursor text DEFAULT NULL)
 RETURNS SETOF odin.maintenance_status
@@ -8454,8 +8961,41 @@ END $f$;
 COMMENT ON FUNCTION odin.change_nozzle(bigint, numeric, text, integer) IS 'Records a nozzle change on a printer; matching uses diameter and type from now on, and the old one''s life is kept.';
 GRANT EXECUTE ON FUNCTION odin.list_maintenance_tasks(boolean, bigint, text, integer, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.complete_maintenance(bigint, bigint, text, numeric, integer, text, timestamptz), odin.save_maintenance_task, odin.change_nozzle(bigint, numeric, text, integer) TO odin_operator;
-$odin_file_59$::text)
-, ('api'::text, 'api/47_orders.sql'::text, $odin_file_60$-- Orders: made, imported once, changed with their jobs reconciled, cancelled, shipped. Lock order: parts by id, then jobs, lines, order.
+$odin_file_64$::text)
+, ('api'::text, 'api/47_customers_own.sql'::text, $odin_file_65$-- What a customer's own login may ask: the state of what it ordered, its quotes and its bills. Rows are kept apart by row-level access; columns
+-- that are the farm's own business (cost, printers, people) are not shown here.
+
+CREATE OR REPLACE VIEW odin.order_job_view WITH (security_invoker = true) AS
+SELECT j.id, j.name AS item_name, j.status, o.id AS order_id, o.order_number, j.order_line_id, l.description AS line, j.pieces, j.good, j.plate_no, j.plates, j.due_at AS due_date, j.created_at, j.started_at AS actual_start, j.finished_at AS actual_end,
+       r.progress_pct AS progress_percent, j.customer_id, j.org_id
+  FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id JOIN odin.orders o ON o.id = l.order_id
+  LEFT JOIN LATERAL (SELECT round(x.progress_pct::numeric, 0) AS progress_pct FROM odin.runs x WHERE x.job_id = j.id AND x.status IN ('claimed','starting','printing','paused','unknown')) r ON true
+ WHERE NOT l.is_stock;
+COMMENT ON VIEW odin.order_job_view IS 'Jobs of customers'' orders as the customer may see them.';
+GRANT SELECT ON odin.order_job_view TO odin_viewer, odin_customer;
+
+CREATE OR REPLACE FUNCTION odin.list_order_jobs(order_id bigint DEFAULT NULL, status_filter text DEFAULT NULL, "limit" integer DEFAULT 100, cursor text DEFAULT NULL)
+RETURNS SETOF odin.order_job_view
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_column
+DECLARE
+  before_id bigint := coalesce((odin.cursor_decode(list_order_jobs.cursor)->>0)::bigint, 9223372036854775807);
+  states text[] := odin._job_states(status_filter);
+BEGIN
+  RETURN QUERY SELECT v.* FROM odin.order_job_view v WHERE v.id < before_id AND v.status = ANY (states) AND (list_order_jobs.order_id IS NULL OR v.order_id = list_order_jobs.order_id) ORDER BY v.id DESC LIMIT list_order_jobs."limit";
+END $f$;
+COMMENT ON FUNCTION odin.list_order_jobs(bigint, text, integer, text) IS 'Lists the print jobs of customers'' orders with their progress, newest first; a customer''s own login sees its own. Give order_id for one order.';
+
+-- Who sends the bill; a customer does not see the org itself.
+CREATE OR REPLACE FUNCTION odin._org_name(org bigint) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT o.name FROM odin.orgs o WHERE o.id = org AND o.id = ANY (odin._visible_orgs());
+$f$;
+GRANT EXECUTE ON FUNCTION odin.list_order_jobs(bigint, text, integer, text) TO odin_viewer, odin_customer;
+GRANT EXECUTE ON FUNCTION odin._org_name(bigint) TO odin_viewer, odin_customer;
+GRANT EXECUTE ON FUNCTION odin._job_states(text), odin.list_quotes(text, bigint, integer, text), odin.list_invoices(text, bigint, integer, text), odin.invoice_html(bigint) TO odin_customer;
+$odin_file_65$::text)
+, ('api'::text, 'api/47_orders.sql'::text, $odin_file_66$-- Orders: made, imported once, changed with their jobs reconciled, cancelled, shipped. Lock order: parts by id, then jobs, lines, order.
 
 -- A line with the pieces it needs. Jobs queue themselves from the parts (21_orders.sql).
 CREATE OR REPLACE FUNCTION odin._add_line(ord bigint, item jsonb, use_stock boolean, held boolean) RETURNS bigint
@@ -8536,6 +9076,7 @@ BEGIN
   PERFORM odin.would((SELECT jsonb_build_object('action', 'create_order', 'customer_id', o.customer_id, 'order_number', o.order_number, 'total', o.total, 'currency', o.currency, 'due_date', o.due_date,
     'jobs', (SELECT count(*) FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id WHERE l.order_id = ord), 'from_stock', (SELECT coalesce(sum(p.from_stock), 0) FROM odin.order_parts p JOIN odin.order_lines l ON l.id = p.order_line_id WHERE l.order_id = ord))
     FROM odin.order_view o WHERE o.id = ord));
+  PERFORM odin._note_licenses(org, create_order.lines);
   PERFORM odin.suggest('get_order', jsonb_build_object('order_id', ord), 'follow its progress');
   RETURN odin._order_answer(ord);
 END $f$;
@@ -8846,8 +9387,8 @@ GRANT EXECUTE ON FUNCTION odin._order_answer(bigint) TO odin_viewer, odin_custom
 GRANT EXECUTE ON FUNCTION odin.get_order(bigint), odin.list_orders(text, bigint, text, timestamptz, integer, text) TO odin_viewer, odin_customer;
 GRANT EXECUTE ON FUNCTION odin.list_customers(text, integer, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_order, odin.update_order, odin.update_order_line, odin.cancel_order(bigint, text), odin.ship_order(bigint, text, text, numeric, boolean), odin.import_order, odin.save_customer TO odin_operator;
-$odin_file_60$::text)
-, ('api'::text, 'api/48_catalog.sql'::text, $odin_file_61$-- Verbs on what can be made and on the machines: models and revisions, products, consumables, finished stock, printers, blackout hours.
+$odin_file_66$::text)
+, ('api'::text, 'api/48_catalog.sql'::text, $odin_file_67$-- Verbs on what can be made and on the machines: models and revisions, products, consumables, finished stock, printers, blackout hours.
 
 CREATE OR REPLACE VIEW odin.model_view WITH (security_invoker = true) AS
 SELECT m.id, m.name, m.sku, m.category, m.is_active, m.is_favorite, m.customer_id, r.id AS current_revision_id, r.revision, r.pieces_per_plate AS quantity_per_bed, round(r.seconds / 3600.0, 3) AS build_time_hours,
@@ -9107,8 +9648,58 @@ COMMENT ON FUNCTION odin.adjust_stock(bigint, integer, text) IS 'Corrects finish
 GRANT EXECUTE ON FUNCTION odin._material_list(jsonb, text, numeric, text), odin._add_revision(bigint, integer, numeric, jsonb, jsonb) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.list_models(text, text, boolean, integer, text), odin.get_model(bigint), odin.list_products(text, integer, text), odin.list_consumables(boolean, text, integer, text), odin.list_stock(integer, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_model, odin.add_model_revision, odin.update_model, odin.save_product, odin.save_consumable, odin.adjust_consumable(bigint, text, numeric, text), odin.adjust_stock(bigint, integer, text) TO odin_operator;
-$odin_file_61$::text)
-, ('api'::text, 'api/49_printers.sql'::text, $odin_file_62$-- Verbs on machines as things one owns: add, change, hold, retire, blackout hours. What a machine does is none of this file's business.
+$odin_file_67$::text)
+, ('api'::text, 'api/48_deletions.sql'::text, $odin_file_68$-- Taking things away: what was never used is deleted, what has a history is archived, and the answer says which. Orders, jobs and quotes end by
+-- their own verbs (cancel_order, cancel_job, set_quote); ledgers and logs never end.
+
+CREATE OR REPLACE FUNCTION odin.delete_item(kind text, id bigint) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_column
+DECLARE
+  rel text;
+  gone boolean := false;
+BEGIN
+  IF delete_item.kind NOT IN ('printer', 'model', 'product', 'customer', 'spool', 'filament', 'consumable', 'maintenance_task') THEN
+    PERFORM odin.fail('validation_failed', format('kind: %s is not one of printer, model, product, customer, spool, filament, consumable, maintenance_task', delete_item.kind), NULL, '{"field":"kind"}');
+  END IF;
+  PERFORM odin._mine(delete_item.kind, delete_item.id, 'id');
+  IF delete_item.kind = 'printer' AND EXISTS (SELECT 1 FROM odin.runs r WHERE r.printer_id = delete_item.id AND r.status IN ('claimed','starting','printing','paused','unknown')) THEN
+    PERFORM odin.fail('printer_busy', format('printer %s has an active run and cannot be taken away', delete_item.id));
+  ELSIF delete_item.kind = 'model' AND EXISTS (SELECT 1 FROM odin.jobs j WHERE j.model_id = delete_item.id AND j.status IN ('submitted','rejected','pending','scheduled','printing','paused')) THEN
+    PERFORM odin.fail('invalid_state_transition', format('model %s has open jobs', delete_item.id), 'Cancel them first.');
+  ELSIF delete_item.kind = 'customer' AND EXISTS (SELECT 1 FROM odin.orders o WHERE o.customer_id = delete_item.id AND o.status IN ('pending','in_progress','partial')) THEN
+    PERFORM odin.fail('invalid_state_transition', format('customer %s has open orders', delete_item.id), 'Ship or cancel them first.');
+  ELSIF delete_item.kind = 'spool' AND EXISTS (SELECT 1 FROM odin.printer_slots s WHERE s.spool_id = delete_item.id) THEN
+    PERFORM odin.fail('spool_in_use', format('spool %s is loaded', delete_item.id));
+  END IF;
+  rel := format('odin.%I', delete_item.kind || 's');
+  BEGIN
+    IF delete_item.kind = 'product' THEN
+      DELETE FROM odin.product_parts x WHERE x.product_id = delete_item.id;
+      DELETE FROM odin.product_consumables x WHERE x.product_id = delete_item.id;
+    ELSIF delete_item.kind = 'model' THEN
+      UPDATE odin.models x SET current_revision_id = NULL WHERE x.id = delete_item.id;
+      DELETE FROM odin.revision_materials x WHERE x.revision_id IN (SELECT r.id FROM odin.model_revisions r WHERE r.model_id = delete_item.id);
+      DELETE FROM odin.model_files x WHERE x.model_id = delete_item.id;
+      DELETE FROM odin.model_revisions x WHERE x.model_id = delete_item.id;
+    END IF;
+    EXECUTE format('DELETE FROM %s WHERE id = $1', rel) USING delete_item.id;
+    gone := true;
+  EXCEPTION WHEN foreign_key_violation OR SQLSTATE 'OD005' THEN
+    -- It has a history (a ledger refuses as well): the row stays, out of the lists.
+    IF delete_item.kind = 'spool' THEN
+      UPDATE odin.spools x SET status = 'archived' WHERE x.id = delete_item.id AND x.status <> 'archived';
+    ELSE
+      EXECUTE format('UPDATE %s SET is_active = false WHERE id = $1', rel) USING delete_item.id;
+    END IF;
+  END;
+  PERFORM odin.would(jsonb_build_object('action', 'delete_item', 'kind', delete_item.kind, 'id', delete_item.id, 'would_delete', gone, 'would_archive', NOT gone));
+  RETURN jsonb_build_object('success', true, 'kind', delete_item.kind, 'id', delete_item.id, 'deleted', gone, 'archived', NOT gone);
+END $f$;
+COMMENT ON FUNCTION odin.delete_item(text, bigint) IS 'Takes a printer, model, product, customer, spool, filament, consumable or maintenance task away: deleted for good when nothing refers to it, else archived (its history stays; the update and save tools bring it back). Orders and jobs are cancelled instead.';
+GRANT EXECUTE ON FUNCTION odin.delete_item(text, bigint) TO odin_operator;
+$odin_file_68$::text)
+, ('api'::text, 'api/49_printers.sql'::text, $odin_file_69$-- Verbs on machines as things one owns: add, change, hold, retire, blackout hours. What a machine does is none of this file's business.
 
 CREATE OR REPLACE FUNCTION odin.create_printer(name text, model text DEFAULT NULL, protocol text DEFAULT 'virtual', address text DEFAULT NULL, slot_count integer DEFAULT 1, group_name text DEFAULT NULL, tags text[] DEFAULT '{}', nickname text DEFAULT NULL, location text DEFAULT NULL,
   bed_x_mm numeric DEFAULT NULL, bed_y_mm numeric DEFAULT NULL, bed_z_mm numeric DEFAULT NULL, nozzle_mm numeric DEFAULT 0.4, nozzle_type text DEFAULT 'brass', plate_surface text DEFAULT NULL, watts numeric DEFAULT NULL, price numeric DEFAULT NULL, life_hours integer DEFAULT NULL,
@@ -9154,6 +9745,9 @@ BEGIN
     notes = coalesce(update_printer.notes, x.notes),
     is_active = coalesce(NOT archived, x.is_active)
    WHERE x.id = update_printer.printer_id;
+  IF update_printer.auto_dispatch AND odin._setting((SELECT x.org_id FROM odin.printers x WHERE x.id = update_printer.printer_id), 'auto_dispatch', 'false') <> 'true' THEN
+    PERFORM odin.note('This org does not let printers start jobs by themselves; an administrator allows it with set_settings, auto_dispatch true.');
+  END IF;
   RETURN odin.get_printer(update_printer.printer_id) || jsonb_build_object('printer_id', update_printer.printer_id);
 END $f$;
 COMMENT ON FUNCTION odin.update_printer IS 'Changes what is known about a printer: name, model, address, group, tags, bed, limits, cost. archived true retires it (its history stays), false brings it back. What you leave out stays.';
@@ -9194,8 +9788,8 @@ END $f$;
 COMMENT ON FUNCTION odin.save_blackout IS 'Sets hours in which no print may start: every day from_time to until_time (over midnight too, in the org''s time zone; days 1 = Monday), or once from_at to until_at. For one printer or all. remove true takes one away.';
 GRANT EXECUTE ON FUNCTION odin._in_blackout(odin.blackouts, timestamptz), odin.list_blackouts() TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_printer, odin.update_printer, odin.hold_printer(bigint, boolean, text), odin.save_blackout TO odin_operator;
-$odin_file_62$::text)
-, ('api'::text, 'api/49_rest.sql'::text, $odin_file_63$-- What a person does over HTTP with his own database login: keys and waiting calls. Each act is the SQL function he
+$odin_file_69$::text)
+, ('api'::text, 'api/49_rest.sql'::text, $odin_file_70$-- What a person does over HTTP with his own database login: keys and waiting calls. Each act is the SQL function he
 -- could call himself, under the role he has; nothing here gives a right, and no key and no gateway login gets in.
 
 -- A list of texts out of JSON, or the refusal that names the field.
@@ -9208,6 +9802,15 @@ BEGIN
     PERFORM odin.fail('validation_failed', format('%s: must be a list of texts', field), NULL, jsonb_build_object('field', field));
   END IF;
   RETURN ARRAY(SELECT jsonb_array_elements_text(arguments->field));
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._person_text(arguments jsonb, field text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF jsonb_typeof(arguments->field) NOT IN ('string', 'null') THEN
+    PERFORM odin.fail('validation_failed', format('%s: must be a text', field), NULL, jsonb_build_object('field', field));
+  END IF;
+  RETURN arguments->>field;
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin._person_number(arguments jsonb, field text, fewest bigint, most bigint) RETURNS int
@@ -9244,37 +9847,37 @@ BEGIN
   CASE act
     WHEN 'mint_key' THEN
       PERFORM odin._person_known(a, 'name', 'scopes', 'expires_days', 'role', 'toolsets', 'allowed_ips', 'rate_per_minute', 'concurrency', 'url');
-      IF coalesce(length(trim(a->>'name')), 0) NOT BETWEEN 1 AND 100 THEN
+      IF coalesce(length(trim(odin._person_text(a, 'name'))), 0) NOT BETWEEN 1 AND 100 THEN
         PERFORM odin.fail('validation_failed', 'name: is required, 1 to 100 characters', NULL, '{"field": "name"}');
       END IF;
       SELECT * INTO made FROM odin.mint_key(a->>'name', coalesce(odin._person_texts(a, 'scopes'), '{agent:read}'),
         CASE WHEN a->'expires_days' = 'null' THEN NULL ELSE make_interval(days => coalesce(odin._person_number(a, 'expires_days', 1, 36500), 90)) END,
-        a->>'role', odin._person_texts(a, 'toolsets'), odin._person_texts(a, 'allowed_ips')::inet[], odin._person_number(a, 'rate_per_minute', 1, 1000000),
-        odin._person_number(a, 'concurrency', 1, 10000), coalesce(a->>'url', 'http://127.0.0.1:8808'));
+        odin._person_text(a, 'role'), odin._person_texts(a, 'toolsets'), odin._person_texts(a, 'allowed_ips')::inet[], odin._person_number(a, 'rate_per_minute', 1, 1000000),
+        odin._person_number(a, 'concurrency', 1, 10000), coalesce(odin._person_text(a, 'url'), 'http://127.0.0.1:8808'));
       RETURN jsonb_build_object('id', made.key_id, 'token', made.key, 'prefix', made.prefix, 'name', a->>'name', 'role', made.owner, 'scopes', to_jsonb(made.granted),
         'expires_at', made.expires_at, 'configurations', made.configurations);
     WHEN 'list_keys' THEN
       PERFORM odin._person_known(a, 'state');
-      RETURN jsonb_build_object('tokens', (SELECT coalesce(jsonb_agg(to_jsonb(k) ORDER BY k.id), '[]') FROM odin.list_keys() k WHERE NOT a ? 'state' OR k.state = a->>'state'));
+      RETURN jsonb_build_object('tokens', (SELECT coalesce(jsonb_agg(to_jsonb(k) ORDER BY k.id), '[]') FROM odin.list_keys() k WHERE NOT a ? 'state' OR k.state = odin._person_text(a, 'state')));
     WHEN 'revoke_key' THEN
       PERFORM odin._person_known(a, 'id');
       RETURN jsonb_build_object('id', (a->>'id')::bigint, 'revoked', odin.revoke_key((a->>'id')::bigint));
     WHEN 'rotate_key' THEN
       PERFORM odin._person_known(a, 'id', 'overlap_minutes', 'url');
-      SELECT * INTO made FROM odin.rotate_key((a->>'id')::bigint, make_interval(mins => coalesce(odin._person_number(a, 'overlap_minutes', 0, 525600), 60)), coalesce(a->>'url', 'http://127.0.0.1:8808'));
+      SELECT * INTO made FROM odin.rotate_key((a->>'id')::bigint, make_interval(mins => coalesce(odin._person_number(a, 'overlap_minutes', 0, 525600), 60)), coalesce(odin._person_text(a, 'url'), 'http://127.0.0.1:8808'));
       RETURN jsonb_build_object('id', made.new_key_id, 'token', made.key, 'prefix', made.prefix, 'replaces', (a->>'id')::bigint, 'old_key_ends', made.old_key_ends, 'configurations', made.configurations);
     WHEN 'list_consents' THEN
       PERFORM odin._person_known(a, 'state');
       RETURN jsonb_build_object('consents', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.id), '[]') FROM (
         SELECT c.id, c.state, c.role_name, c.key_id, c.tool, c.arguments, c.preview, c.reason, c.asked_at, c.expires_at, c.decided_by, c.decided_via, c.decided_at
-          FROM odin.consents c WHERE c.state = coalesce(a->>'state', 'pending') ORDER BY c.id DESC LIMIT 500) x));
+          FROM odin.consents c WHERE c.state = coalesce(odin._person_text(a, 'state'), 'pending') ORDER BY c.id DESC LIMIT 500) x));
     WHEN 'approve_call' THEN
       PERFORM odin._person_known(a, 'id', 'minutes');
-      PERFORM odin.approve_call((a->>'id')::bigint, make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 10080), 60)));
+      PERFORM odin._person_decides((a->>'id')::bigint, 'approved', 'rest', NULL, make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 10080), 60)));
       RETURN jsonb_build_object('id', (a->>'id')::bigint, 'state', 'approved');
     WHEN 'deny_call' THEN
       PERFORM odin._person_known(a, 'id', 'reason', 'minutes');
-      PERFORM odin.deny_call((a->>'id')::bigint, left(a->>'reason', 500), make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 525600), 1440)));
+      PERFORM odin._person_decides((a->>'id')::bigint, 'denied', 'rest', left(odin._person_text(a, 'reason'), 500), make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 525600), 1440)));
       RETURN jsonb_build_object('id', (a->>'id')::bigint, 'state', 'denied');
   END CASE;
 END $f$;
@@ -9299,10 +9902,44 @@ EXCEPTION WHEN OTHERS THEN
 END $f$;
 COMMENT ON FUNCTION odin.person_call(text, jsonb) IS 'For the REST face, on a person''s own login: mint_key, list_keys, rotate_key, revoke_key, list_consents, approve_call, deny_call; the answer is {ok, result} or {ok, error}.';
 
-GRANT EXECUTE ON FUNCTION odin.person_call(text, jsonb), odin._person_act(text, jsonb), odin._person_texts(jsonb, text), odin._person_number(jsonb, text, bigint, bigint), odin._person_known(jsonb, text[]),
+GRANT EXECUTE ON FUNCTION odin.person_call(text, jsonb), odin._person_act(text, jsonb), odin._person_text(jsonb, text), odin._person_texts(jsonb, text), odin._person_number(jsonb, text, bigint, bigint), odin._person_known(jsonb, text[]),
   odin._person_error(jsonb) TO odin_viewer, odin_customer;
-$odin_file_63$::text)
-, ('api'::text, 'api/50_commands.sql'::text, $odin_file_64$-- The life of a command: claimed by the sidecar that holds the printer, sent at most once, ended with what the printer said.
+$odin_file_70$::text)
+, ('api'::text, 'api/49_settings.sql'::text, $odin_file_71$-- An org's own rules: approval, automatic start, attempts, currency, time zone. Switches live in odin.orgs.settings; this is the checked way to them.
+
+CREATE OR REPLACE FUNCTION odin.get_settings() RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  o odin.orgs;
+BEGIN
+  SELECT * INTO o FROM odin.orgs x WHERE x.id = odin.my_org();
+  RETURN jsonb_build_object('org_id', o.id, 'org_name', o.name, 'currency', o.currency, 'timezone', o.timezone, 'require_job_approval', coalesce(o.settings->>'require_job_approval', 'false'),
+    'auto_dispatch', coalesce((o.settings->>'auto_dispatch')::boolean, false), 'max_attempts', coalesce((o.settings->>'max_attempts')::integer, 3),
+    'printer_stale_seconds', coalesce((o.settings->>'printer_stale_seconds')::integer, 300), 'printer_stall_seconds', coalesce((o.settings->>'printer_stall_seconds')::integer, 900));
+END $f$;
+COMMENT ON FUNCTION odin.get_settings() IS 'Shows the rules of your org: job approval, automatic start, attempts before a job is held, after how many seconds a silent printer counts as offline, currency, time zone.';
+
+CREATE OR REPLACE FUNCTION odin.set_settings(require_job_approval text DEFAULT NULL, auto_dispatch boolean DEFAULT NULL, max_attempts integer DEFAULT NULL, printer_stale_seconds integer DEFAULT NULL, printer_stall_seconds integer DEFAULT NULL,
+  currency text DEFAULT NULL, timezone text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_column
+DECLARE
+  org bigint := odin._new_in('odin_admin');
+BEGIN
+  IF set_settings.timezone IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_timezone_names z WHERE z.name = set_settings.timezone) THEN
+    PERFORM odin.fail('validation_failed', format('timezone: there is no time zone %s', set_settings.timezone), 'A name such as Europe/Berlin or UTC.', '{"field":"timezone"}');
+  END IF;
+  UPDATE odin.orgs o SET currency = coalesce(set_settings.currency, o.currency), timezone = coalesce(set_settings.timezone, o.timezone),
+    settings = o.settings || jsonb_strip_nulls(jsonb_build_object('require_job_approval', set_settings.require_job_approval, 'auto_dispatch', set_settings.auto_dispatch, 'max_attempts', set_settings.max_attempts,
+      'printer_stale_seconds', set_settings.printer_stale_seconds, 'printer_stall_seconds', set_settings.printer_stall_seconds))
+   WHERE o.id = org;
+  RETURN odin.get_settings();
+END $f$;
+COMMENT ON FUNCTION odin.set_settings(text, boolean, integer, integer, integer, text, text) IS 'Changes the rules of your org (administrators). require_job_approval: false, true (viewers'' jobs wait for approval) or all (everybody''s but administrators''). auto_dispatch: printers set to it may start the next job by themselves. What you leave out stays.';
+GRANT EXECUTE ON FUNCTION odin.get_settings() TO odin_viewer;
+GRANT EXECUTE ON FUNCTION odin.set_settings(text, boolean, integer, integer, integer, text, text) TO odin_admin;
+$odin_file_71$::text)
+, ('api'::text, 'api/50_commands.sql'::text, $odin_file_72$-- The life of a command: claimed by the sidecar that holds the printer, sent at most once, ended with what the printer said.
 -- Every function of a worker names its lease by (holder, fence); with an old one nothing changes. No caller may edit a command.
 
 CREATE OR REPLACE FUNCTION odin._command_changed() RETURNS trigger
@@ -9526,8 +10163,8 @@ COMMENT ON FUNCTION odin.get_command(bigint) IS 'Shows what became of a command 
 GRANT EXECUTE ON FUNCTION odin.get_command(bigint) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.gateway_command(text, bigint, jsonb, jsonb) TO odin_gateway;
 GRANT EXECUTE ON FUNCTION odin.worker_claim_commands(text, integer), odin.worker_command_sending(bigint, text, bigint), odin.worker_command_ended(bigint, text, bigint, jsonb) TO odin_worker;
-$odin_file_64$::text)
-, ('api'::text, 'api/51_leases.sql'::text, $odin_file_65$-- Who talks to which printer: sidecars report in every few seconds, share the printers evenly and take over from those that fell silent.
+$odin_file_72$::text)
+, ('api'::text, 'api/51_leases.sql'::text, $odin_file_73$-- Who talks to which printer: sidecars report in every few seconds, share the printers evenly and take over from those that fell silent.
 -- The fence rises whenever a printer changes hands, so that what an earlier holder still says or sends counts for nothing.
 
 CREATE OR REPLACE FUNCTION odin.worker_lease_printers(holder text, lease_seconds integer, most integer, version text DEFAULT NULL) RETURNS jsonb
@@ -9623,8 +10260,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 $f$;
 COMMENT ON FUNCTION odin.worker_lease_anew(text, bigint) IS 'A sidecar starts over with a printer it holds (other settings): a new fence, and whatever was under way is looked at anew.';
 GRANT EXECUTE ON FUNCTION odin.worker_lease_anew(text, bigint) TO odin_worker;
-$odin_file_65$::text)
-, ('api'::text, 'api/52_reports.sql'::text, $odin_file_66$-- What printers report, one statement for all of a sidecar's printers per tick; and what follows when a state changes.
+$odin_file_73$::text)
+, ('api'::text, 'api/52_reports.sql'::text, $odin_file_74$-- What printers report, one statement for all of a sidecar's printers per tick; and what follows when a state changes.
 -- State is what the printer said. A print's end goes through odin.apply_finish, which does it once however often it is reported.
 
 CREATE OR REPLACE FUNCTION odin.worker_printer_reports(holder text, reports jsonb) RETURNS jsonb
@@ -9756,8 +10393,8 @@ END $f$;
 CREATE OR REPLACE TRIGGER odin_cleared AFTER UPDATE OF occupied ON odin.beds FOR EACH ROW WHEN (OLD.occupied AND NOT NEW.occupied) EXECUTE FUNCTION odin._bed_cleared();
 
 GRANT EXECUTE ON FUNCTION odin.worker_printer_reports(text, jsonb) TO odin_worker;
-$odin_file_66$::text)
-, ('api'::text, 'api/53_printer_control.sql'::text, $odin_file_67$-- Direct control of printers under the farm's own names, the same for every protocol: look, files, start a stored file, heat, home, move, G-code.
+$odin_file_74$::text)
+, ('api'::text, 'api/53_printer_control.sql'::text, $odin_file_75$-- Direct control of printers under the farm's own names, the same for every protocol: look, files, start a stored file, heat, home, move, G-code.
 -- Every check is made on what the printer last reported, so a preview looks at the real world and yet sends nothing. Motion and heat wait for rest.
 
 -- The printer meant: the one named, or the only one there is.
@@ -9973,8 +10610,8 @@ GRANT EXECUTE ON FUNCTION odin._one_printer(bigint, name), odin.printer_status(b
 GRANT EXECUTE ON FUNCTION odin.start_print(text, bigint), odin.set_temperature(text, integer, integer, bigint), odin.home_printer(text[], bigint), odin.move_printer(numeric, numeric, numeric, numeric, bigint),
   odin.connect_printer(text, text, integer, bigint) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.printer_gcode(text[], bigint) TO odin_admin;
-$odin_file_67$::text)
-, ('api'::text, 'api/54_octoprint_names.sql'::text, $odin_file_68$-- The ten octoprint_* tools as PrintMCP's users know them: its arguments, ranges and answers, for a printer of any protocol.
+$odin_file_75$::text)
+, ('api'::text, 'api/54_octoprint_names.sql'::text, $odin_file_76$-- The ten octoprint_* tools as PrintMCP's users know them: its arguments, ranges and answers, for a printer of any protocol.
 -- Thin: the work is in 53_printer_control.sql, so both names obey the same checks.
 
 CREATE OR REPLACE FUNCTION odin.octoprint_get_status(printer_id bigint DEFAULT NULL) RETURNS jsonb
@@ -10089,8 +10726,8 @@ COMMENT ON FUNCTION odin.octoprint_move(numeric, numeric, numeric, numeric, bigi
 GRANT EXECUTE ON FUNCTION odin.octoprint_get_status(bigint), odin.octoprint_list_files(integer, bigint), odin.octoprint_get_job(bigint) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.octoprint_connect(text, text, integer, bigint), odin.octoprint_upload_file(text, text, boolean, boolean, boolean, bigint), odin.octoprint_start_print(text, bigint), odin.octoprint_control_job(text, bigint),
   odin.octoprint_set_temperature(text, integer, integer, bigint), odin.octoprint_home(text[], bigint), odin.octoprint_move(numeric, numeric, numeric, numeric, bigint) TO odin_operator;
-$odin_file_68$::text)
-, ('api'::text, 'api/55_printer_secrets.sql'::text, $odin_file_69$-- Credentials of printers: write-only. They arrive sealed by the sidecar; the database can neither read nor use them. And the test of a printer.
+$odin_file_76$::text)
+, ('api'::text, 'api/55_printer_secrets.sql'::text, $odin_file_77$-- Credentials of printers: write-only. They arrive sealed by the sidecar; the database can neither read nor use them. And the test of a printer.
 
 CREATE OR REPLACE FUNCTION odin.set_printer_credentials(printer_id bigint, api_key text DEFAULT NULL, username text DEFAULT NULL, password text DEFAULT NULL, access_code text DEFAULT NULL, sealed text DEFAULT NULL, remove boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -10132,8 +10769,8 @@ COMMENT ON FUNCTION odin.test_printer(bigint) IS 'Tries to reach a printer and s
 
 GRANT EXECUTE ON FUNCTION odin.set_printer_credentials(bigint, text, text, text, text, text, boolean) TO odin_admin;
 GRANT EXECUTE ON FUNCTION odin.test_printer(bigint) TO odin_operator;
-$odin_file_69$::text)
-, ('api'::text, 'api/60_files.sql'::text, $odin_file_70$-- The file store at work: bytes come in chunks, are checked against their SHA-256, and become a file of one org.
+$odin_file_77$::text)
+, ('api'::text, 'api/60_files.sql'::text, $odin_file_78$-- The file store at work: bytes come in chunks, are checked against their SHA-256, and become a file of one org.
 -- Nobody reaches bytes without a row-level check of the file row, or a sealed ticket that such a check gave out.
 
 CREATE OR REPLACE FUNCTION odin._chunk_bytes() RETURNS int
@@ -10333,8 +10970,8 @@ BEGIN
   RETURN n;
 END $f$;
 COMMENT ON FUNCTION odin._collect_files() IS 'Removes abandoned uploads and files that are past keep_until and unused; at most 20 of each per call.';
-$odin_file_70$::text)
-, ('api'::text, 'api/61_file_doors.sql'::text, $odin_file_71$-- The ways in and out of the file store for the sidecar: uploads and downloads of a key (gateway), bytes for tasks (worker).
+$odin_file_78$::text)
+, ('api'::text, 'api/61_file_doors.sql'::text, $odin_file_79$-- The ways in and out of the file store for the sidecar: uploads and downloads of a key (gateway), bytes for tasks (worker).
 -- Rights are those of the tools upload_file and get_file; bytes leave only for a sealed ticket.
 
 -- PUT /files: may this key put a file here? {"ok", "upload", "chunk_bytes", "max_bytes"}.
@@ -10491,6 +11128,8 @@ BEGIN
            thumbnail_sha256 = coalesce(made#>>'{thumbnail,sha256}', x.thumbnail_sha256)
      WHERE x.id = (t.arguments->>'file_id')::bigint;
     UPDATE odin.files x SET keep_until = NULL WHERE x.org_id = t.org_id AND x.sha256 = made#>>'{thumbnail,sha256}' AND x.origin = 'thumbnail';
+  ELSIF t.kind = 'document' THEN
+    PERFORM odin._document_read(t, answer);
   END IF;
 END $f$;
 
@@ -10504,6 +11143,10 @@ BEGIN
     SELECT * INTO f FROM odin.files x WHERE x.id = (made#>>'{gcode,file_id}')::bigint;
     result := result || jsonb_build_object('file_id', f.id, 'gcode_sha256', f.sha256, 'gcode_size_bytes', f.bytes, 'uri', 'odin://files/' || f.sha256, 'download_url', odin._file_url(f, 60));
   END IF;
+  IF jsonb_typeof(result->'files') = 'array' THEN
+    result := result || jsonb_build_object('files', (SELECT coalesce(jsonb_agg(e || CASE WHEN made ? (e->>'path') THEN jsonb_build_object('file_id', made#>ARRAY[e->>'path', 'file_id'], 'sha256', made#>ARRAY[e->>'path', 'sha256'],
+      'uri', 'odin://files/' || (made#>>ARRAY[e->>'path', 'sha256'])) ELSE '{}' END ORDER BY n), '[]') FROM jsonb_array_elements(result->'files') WITH ORDINALITY x(e, n)));
+  END IF;
   RETURN result;
 END $f$;
 
@@ -10511,8 +11154,8 @@ GRANT EXECUTE ON FUNCTION odin.gateway_upload_begin(text, jsonb, jsonb), odin.ga
   odin.gateway_file(text), odin.gateway_file_read(text, bigint, int) TO odin_gateway;
 GRANT EXECUTE ON FUNCTION odin.worker_file(text, bigint), odin.worker_read_file(text, bigint, int, bigint), odin.worker_upload_begin(text, bigint, jsonb),
   odin.worker_upload_chunk(bigint, text, int, bytea), odin.worker_finish(text, bigint, jsonb) TO odin_worker;
-$odin_file_71$::text)
-, ('api'::text, 'api/62_file_tools.sql'::text, $odin_file_72$-- Tools on files: put a small one in, list, look at one, drop one; and the file as a resource.
+$odin_file_79$::text)
+, ('api'::text, 'api/62_file_tools.sql'::text, $odin_file_80$-- Tools on files: put a small one in, list, look at one, drop one; and the file as a resource.
 -- A tool never touches a disk: names are names inside the store.
 
 CREATE OR REPLACE FUNCTION odin._file_view(f odin.files) RETURNS jsonb
@@ -10634,8 +11277,8 @@ COMMENT ON FUNCTION odin.resource_file(text) IS 'A file of the store up to 2 MiB
 
 GRANT EXECUTE ON FUNCTION odin.list_files(text, text, int, text), odin.get_file(text), odin.resource_file(text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.upload_file(text, text, text, text, text), odin.finish_upload(bigint, text, text), odin.delete_file(text) TO odin_operator;
-$odin_file_72$::text)
-, ('api'::text, 'api/63_profiles.sql'::text, $odin_file_73$-- What slicers there are and the org's own profiles for them. Names and ranges of settings are checked before anything is sliced.
+$odin_file_80$::text)
+, ('api'::text, 'api/63_profiles.sql'::text, $odin_file_81$-- What slicers there are and the org's own profiles for them. Names and ranges of settings are checked before anything is sliced.
 
 -- A worker says what it found. Another worker with less must not take away what this one has: rows age instead.
 CREATE OR REPLACE FUNCTION odin.worker_publish_slicers(about jsonb) RETURNS boolean
@@ -10792,8 +11435,8 @@ COMMENT ON FUNCTION odin.orca_list_profiles(text, text) IS 'Lists OrcaSlicer''s 
 GRANT EXECUTE ON FUNCTION odin.worker_publish_slicers(jsonb) TO odin_worker;
 GRANT EXECUTE ON FUNCTION odin.list_slicer_profiles(text, text, boolean, int, text), odin.orca_list_profiles(text, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.save_slicer_profile(text, text, text, jsonb, text, text, numeric, text) TO odin_operator;
-$odin_file_73$::text)
-, ('api'::text, 'api/64_slicing.sql'::text, $odin_file_74$-- Tools that slice: they check everything that can be known, put the work on the list and return its handle.
+$odin_file_81$::text)
+, ('api'::text, 'api/64_slicing.sql'::text, $odin_file_82$-- Tools that slice: they check everything that can be known, put the work on the list and return its handle.
 -- The sidecar that carried the call waits for the end, or gives the client the task; nothing is sliced in here.
 
 -- Where a result goes: a name in the store, .gcode, never a path.
@@ -11000,8 +11643,8 @@ COMMENT ON FUNCTION odin.list_tasks(text, text, boolean, int, text) IS 'Lists ba
 GRANT EXECUTE ON FUNCTION odin.get_task(text), odin.list_tasks(text, text, boolean, int, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.cura_slice_model(text, text, float8, float8, boolean, text, float8, float8, text, text, text, jsonb, bigint),
   odin.prusa_slice_model(text, text, text, text, float8, float8, boolean, text, jsonb, bigint), odin.orca_slice_model(text, text, text, text, text, jsonb, bigint), odin.cancel_task(text) TO odin_operator;
-$odin_file_74$::text)
-, ('api'::text, 'api/65_models_from_files.sql'::text, $odin_file_75$-- From files to what jobs are made of: a look at a model before slicing, and a model with a revision from G-code.
+$odin_file_82$::text)
+, ('api'::text, 'api/65_models_from_files.sql'::text, $odin_file_83$-- From files to what jobs are made of: a look at a model before slicing, and a model with a revision from G-code.
 -- Grams and minutes come from the file; a figure nobody knows stays empty.
 
 CREATE OR REPLACE FUNCTION odin.inspect_model(file text, material text DEFAULT 'PLA', infill_percent float8 DEFAULT 20, layer_height_mm float8 DEFAULT 0.2, mm3_per_second float8 DEFAULT 8) RETURNS jsonb
@@ -11090,6 +11733,19 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.create_model_from_file(text, text, bigint, int, text, bigint, text) IS 'Makes a printable model from G-code in the store (a slice''s result or an upload): name, print time, grams per tool, size, picture and licence come from the file. With model_id it becomes a new revision of that model. pieces_per_plate is how many pieces one print gives. Next: queue_job.';
 
+-- Whoever quotes or takes an order sees whose designs would be sold, and under which licence.
+CREATE OR REPLACE FUNCTION odin._note_licenses(org bigint, lines jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  m record;
+BEGIN
+  FOR m IN SELECT DISTINCT x.id, x.name, x.license, x.author FROM jsonb_array_elements(CASE jsonb_typeof(lines) WHEN 'array' THEN lines ELSE jsonb_build_array(lines) END) l
+             JOIN odin.models x ON x.org_id = org AND (x.id::text = l->>'model_id' OR x.id IN (SELECT p.model_id FROM odin.product_parts p WHERE p.product_id::text = l->>'product_id'))
+            WHERE x.license IS NOT NULL ORDER BY x.id LIMIT 20 LOOP
+    PERFORM odin.note(format('Licence of the design %s: %s%s. Check that it may be sold.', m.name, m.license, coalesce(' by ' || m.author, '')));
+  END LOOP;
+END $f$;
+
 -- "PLA+ Silk" -> PLA+_SILK: as materials are compared everywhere.
 CREATE OR REPLACE FUNCTION odin._material_word(said text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -11098,8 +11754,131 @@ $f$;
 
 GRANT EXECUTE ON FUNCTION odin.inspect_model(text, text, float8, float8, float8) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_model_from_file(text, text, bigint, int, text, bigint, text) TO odin_operator;
-$odin_file_75$::text)
-, ('api'::text, 'api/80_bi.sql'::text, $odin_file_76$-- Facts and dimensions for dashboards. security_invoker: a reader sees the orgs he belongs to. A column once published keeps its name and meaning.
+$odin_file_83$::text)
+, ('api'::text, 'api/66_sources.sql'::text, $odin_file_84$-- Model sites and files from the web. A tool only says what it wants to know; a worker asks, through the egress rules of its sidecar.
+-- A token goes in sealed and never comes out; what a site says about a design (licence, author, source) is kept with its files.
+
+CREATE OR REPLACE FUNCTION odin.set_source_token(source text, token text DEFAULT NULL, sealed text DEFAULT NULL, remove boolean DEFAULT false) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_variable
+DECLARE
+  org bigint := odin._new_in('odin_admin');
+  had boolean;
+BEGIN
+  IF token IS NOT NULL THEN
+    PERFORM odin.fail('validation_failed', 'a token must not reach the database in clear', 'Call this tool through a sidecar (MCP or REST) that has ODIN_SECRET_KEY; it seals it on the way.');
+  ELSIF (sealed IS NULL) = (NOT remove) THEN
+    PERFORM odin.fail('validation_failed', 'token: give the site''s token, or remove: true', 'For Thingiverse: an app token from thingiverse.com/developers.', '{"field":"token"}');
+  ELSIF sealed !~ '^sealed:v1:[A-Za-z0-9_-]{40,}$' THEN
+    PERFORM odin.fail('validation_failed', 'sealed: this is not a token sealed by a sidecar', NULL, '{"field":"sealed"}');
+  END IF;
+  had := EXISTS (SELECT 1 FROM odin_private.source_secrets s WHERE s.org_id = org AND s.source = set_source_token.source);
+  IF remove THEN
+    DELETE FROM odin_private.source_secrets s WHERE s.org_id = org AND s.source = set_source_token.source;
+  ELSE
+    INSERT INTO odin_private.source_secrets AS s (org_id, source, sealed, set_by) VALUES (org, set_source_token.source, set_source_token.sealed, odin.actor())
+    ON CONFLICT ON CONSTRAINT source_secrets_pkey DO UPDATE SET sealed = excluded.sealed, set_by = excluded.set_by, set_at = clock_timestamp();
+  END IF;
+  PERFORM odin.would(jsonb_build_object('action', 'set_source_token', 'source', source, 'had_token', had, 'remove', remove));
+  RETURN jsonb_build_object('success', true, 'source', source, 'has_token', NOT remove, 'replaced', had);
+END $f$;
+COMMENT ON FUNCTION odin.set_source_token(text, text, text, boolean) IS 'Sets the org''s token for a model site (thingiverse). Write-only: nobody can read it back.';
+
+CREATE OR REPLACE FUNCTION odin._need_source(wanted text) RETURNS void
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF NOT EXISTS (SELECT 1 FROM odin_private.source_secrets s WHERE s.org_id = odin.my_org() AND s.source = wanted) THEN
+    PERFORM odin.fail('source_token_missing', format('the org has no token for %s', wanted), 'An administrator calls set_source_token; an app token is made at thingiverse.com/developers.', jsonb_build_object('source', wanted));
+  END IF;
+END $f$;
+
+-- A read tool changes nothing, so it cannot queue work itself: the dispatcher does it when the tool has ended.
+CREATE OR REPLACE FUNCTION odin._ask_outside(result jsonb, owner text, owner_key bigint, options jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  task odin.tasks;
+BEGIN
+  task := odin._new_task('source', owner, owner_key, NULL, result->'ask_outside', jsonb_build_object('face', options->'face', 'client', options->'client', 'request_id', options->'request_id', 'priority', 20,
+    'max_attempts', 2, 'message', 'asking the model site'));
+  RETURN (result - 'ask_outside') || jsonb_build_object('task_id', task.id, 'task_state', 'queued', 'hint', format('The model site is being asked as task %s; call get_task for its answer.', task.id));
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin.thingiverse_search_models(query text, "limit" int DEFAULT 20, page int DEFAULT 1) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF btrim(query) = '' THEN PERFORM odin.fail('validation_failed', 'query: must not be blank', NULL, '{"field": "query"}'); END IF;
+  PERFORM odin._need_source('thingiverse');
+  RETURN jsonb_build_object('query', btrim(query), 'page', page,
+    'ask_outside', jsonb_build_object('act', 'thingiverse_search', 'query', btrim(query), 'limit', "limit", 'page', page));
+END $f$;
+COMMENT ON FUNCTION odin.thingiverse_search_models(text, int, int) IS 'Searches Thingiverse for 3D models by text: id, name, creator, picture, likes. limit 1 to 30 a page; page goes on. Then thingiverse_get_model with an id for its files and licence.';
+
+CREATE OR REPLACE FUNCTION odin.thingiverse_get_model(thing_id bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  PERFORM odin._need_source('thingiverse');
+  RETURN jsonb_build_object('id', thing_id, 'ask_outside', jsonb_build_object('act', 'thingiverse_get', 'thing_id', thing_id));
+END $f$;
+COMMENT ON FUNCTION odin.thingiverse_get_model(bigint) IS 'Shows a Thingiverse model: creator, licence, description and files with their ids and sizes. Read the licence before a print is sold. Then thingiverse_download_model.';
+
+CREATE OR REPLACE FUNCTION odin.thingiverse_download_model(thing_id bigint, file_id bigint DEFAULT NULL, include_all_files boolean DEFAULT false, dest_subdir text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  org bigint := odin._new_in();
+  folder text;
+BEGIN
+  BEGIN
+    folder := odin._store_path(coalesce(nullif(btrim(dest_subdir), ''), 'thingiverse/' || thing_id));
+  EXCEPTION WHEN SQLSTATE 'OD001' THEN
+    PERFORM odin.fail('validation_failed', 'dest_subdir: is no folder inside the store', 'Use a plain name like brackets or customer/brackets, without .. in it.', '{"field": "dest_subdir"}');
+  END;
+  PERFORM odin._need_source('thingiverse');
+  PERFORM odin.would(jsonb_build_object('action', 'thingiverse_download_model', 'thing_id', thing_id, 'file_id', file_id, 'dest_dir', folder, 'max_file_mb', odin._max_file_bytes(org) / 1048576));
+  RETURN odin._queue_source(jsonb_strip_nulls(jsonb_build_object('act', 'thingiverse_download', 'thing_id', thing_id, 'file_id', file_id, 'include_all_files', include_all_files, 'dest_dir', folder)),
+    jsonb_build_object('thing_id', thing_id, 'dest_dir', folder), format('thing %s', thing_id));
+END $f$;
+COMMENT ON FUNCTION odin.thingiverse_download_model(bigint, bigint, boolean, text) IS 'Downloads the printable files of a Thingiverse model (stl, obj, 3mf, step, stp, amf, ply) into the store, with licence, author and source. file_id takes one file, include_all_files every kind. dest_subdir is a folder inside the store (default thingiverse/ID). Next: inspect_model, cura_slice_model.';
+
+CREATE OR REPLACE FUNCTION odin.fetch_file(url text, name text DEFAULT NULL, license text DEFAULT NULL, author text DEFAULT NULL, source_url text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  said text := btrim(url);
+  path text;
+BEGIN
+  PERFORM odin._new_in();
+  IF said !~* '^https?://[^/?#@]+([/?#]|$)' THEN
+    PERFORM odin.fail('validation_failed', 'url: must be https://host/path, without a user name', NULL, '{"field": "url"}');
+  END IF;
+  path := odin._store_path(coalesce(nullif(btrim(name), ''), nullif(regexp_replace(regexp_replace(said, '[?#].*$', ''), '^https?://[^/]*/?(.*/)?', '', 'i'), ''), 'download'));
+  PERFORM odin.would(jsonb_build_object('action', 'fetch_file', 'host', regexp_replace(said, '^https?://([^/?#]*).*$', '\1', 'i'), 'name', path));
+  RETURN odin._queue_source(jsonb_strip_nulls(jsonb_build_object('act', 'fetch', 'url', said, 'path', path, 'license', license, 'author', author,
+      'source_url', coalesce(source_url, regexp_replace(said, '[?#].*$', '')))),
+    jsonb_build_object('name', path), path);
+END $f$;
+COMMENT ON FUNCTION odin.fetch_file(text, text, text, text, text) IS 'Fetches a file from the web into the store: only from hosts that the sidecar''s operator allows (ODIN_EGRESS_ALLOW), only by https. name is its name in the store; give license and author of the design where known.';
+
+CREATE OR REPLACE FUNCTION odin._queue_source(about jsonb, placeholder jsonb, label text) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  task text := odin.start_task('source', about, 'waiting for a worker', priority => 40, max_attempts => 3);
+BEGIN
+  RETURN placeholder || jsonb_build_object('task_id', task, 'task_state', 'queued', 'hint', format('%s is being fetched as task %s; call get_task for its end.', label, task));
+END $f$;
+
+-- The sealed token, for the worker that holds the task and for nobody else.
+CREATE OR REPLACE FUNCTION odin.worker_source_secret(task_id text, task_fence bigint, source text) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT jsonb_build_object('sealed', (SELECT s.sealed FROM odin_private.source_secrets s JOIN odin.tasks t ON t.org_id = s.org_id
+    WHERE t.id = task_id AND t.fence = task_fence AND t.state = 'working' AND s.source = worker_source_secret.source));
+$f$;
+COMMENT ON FUNCTION odin.worker_source_secret(text, bigint, text) IS 'The sealed token for a model site, for the worker that holds a task of the org.';
+
+GRANT EXECUTE ON FUNCTION odin.thingiverse_search_models(text, int, int), odin.thingiverse_get_model(bigint) TO odin_viewer;
+GRANT EXECUTE ON FUNCTION odin.thingiverse_download_model(bigint, bigint, boolean, text), odin.fetch_file(text, text, text, text, text) TO odin_operator;
+GRANT EXECUTE ON FUNCTION odin.set_source_token(text, text, text, boolean) TO odin_admin;
+GRANT EXECUTE ON FUNCTION odin.worker_source_secret(text, bigint, text) TO odin_worker;
+$odin_file_84$::text)
+, ('api'::text, 'api/80_bi.sql'::text, $odin_file_85$-- Facts and dimensions for dashboards. security_invoker: a reader sees the orgs he belongs to. A column once published keeps its name and meaning.
 
 CREATE OR REPLACE VIEW odin_bi.dim_printers WITH (security_invoker = true) AS
 SELECT p.id AS printer_id, p.org_id, p.name AS printer, p.model AS printer_model, p.protocol, p.group_name, p.location, p.machine_type, p.is_active, p.price, p.life_hours, p.created_at::date AS in_service_since,
@@ -11177,14 +11956,14 @@ GRANT USAGE ON SCHEMA odin_bi TO odin_bi, odin_viewer;
 GRANT SELECT ON ALL TABLES IN SCHEMA odin_bi TO odin_bi, odin_viewer;
 GRANT SELECT ON odin.customers, odin.orders, odin.order_lines, odin.order_parts, odin.jobs, odin.runs, odin.run_costs, odin.rate_cards, odin.printers, odin.printer_totals, odin.filaments, odin.spools, odin.spool_balances, odin.spool_moves, odin.models,
   odin.model_revisions, odin.products, odin.maintenance_log, odin.invoices TO odin_bi;
-$odin_file_76$::text)
-, ('api'::text, 'api/90_core_tools.sql'::text, $odin_file_77$-- The two tools every caller has: find a tool, call a tool.
+$odin_file_85$::text)
+, ('api'::text, 'api/90_core_tools.sql'::text, $odin_file_86$-- The two tools every caller has: find a tool, call a tool.
 SELECT odin.register_tool('odin.search_tools', title => 'Find tools', area => 'registry', toolset => 'core,lean', result_key => 'tools', default_fields => '{name,description,scope,input_schema}',
   arguments => '{"query": {"maxLength": 200, "description": "What you want to do, in a few words."}, "limit": {"minimum": 1, "maximum": 500}}');
 SELECT odin.register_tool('odin.call_tool', title => 'Call a tool by name', area => 'registry', toolset => 'core,lean', hints => '{"read_only": false, "destructive": true, "idempotent": false}',
   arguments => '{"name": {"maxLength": 100, "description": "The tool''s name, as search_tools gives it."}, "arguments": {"description": "The tool''s own arguments."}}', raw => true);
-$odin_file_77$::text)
-, ('api'::text, 'api/91_farm_tools.sql'::text, $odin_file_78$-- The farm's daily tools in the registry: what callers send, what they get, what comes next.
+$odin_file_86$::text)
+, ('api'::text, 'api/91_farm_tools.sql'::text, $odin_file_87$-- The farm's daily tools in the registry: what callers send, what they get, what comes next.
 INSERT INTO odin.toolsets(name, description, listed) VALUES
   ('reference', 'Calculators and market data; need no farm.', false),
   ('jobs', 'More verbs on jobs: approve, change, hold, reorder, repeat, batch.', false),
@@ -11196,14 +11975,14 @@ INSERT INTO odin.toolsets(name, description, listed) VALUES
 ON CONFLICT (name) DO UPDATE SET description = excluded.description, listed = excluded.listed;
 DO $reg$
 DECLARE
-  page constant jsonb := '{"limit":{"minimum":1,"maximum":500,"description":"Rows per page."},"cursor":{"description":"next_cursor of the page before."}}';
+  page constant jsonb := '{"limit":{"minimum":1,"maximum":500,"description":"Rows per page."},"cursor":{"maxLength":2000,"description":"next_cursor of the page before."}}';
   id_arg constant jsonb := '{"minimum":1}';
 BEGIN
 PERFORM odin.register_tool('odin.farm_summary', toolset => 'farm,lean', scope => 'read', area => 'analytics', title => 'Farm summary',
   next_actions => '[{"tool":"list_queue","reason":"see what waits"},{"tool":"list_alerts","args":{"unread_only":true},"reason":"see what needs attention"}]',
   output => '{"type":"object","properties":{"printer_count":{"type":"integer"},"printer_states":{"type":"object","additionalProperties":{"type":"integer"}},"queue_depth":{"type":"integer"},"unread_alerts":{"type":"integer"},"active_jobs":{"type":"integer"},"waiting_approval":{"type":"integer"},"held_jobs":{"type":"integer"},"late_jobs":{"type":"integer"},"beds_to_clear":{"type":"integer"},"open_orders":{"type":"integer"}},"required":["printer_count","printer_states","queue_depth","unread_alerts","active_jobs"]}');
 PERFORM odin.register_tool('odin.list_printers', toolset => 'farm,lean', scope => 'read', area => 'printers', title => 'List printers', result_key => 'printers', page_by => '{id}',
-  arguments => page || '{"status_filter":{"enum":["idle","preparing","printing","paused","finished","failed","error","offline","degraded","unknown"],"aliases":["status"],"description":"Only printers in this state; error includes degraded."},"group_name":{"aliases":["group"]},"tag":{"description":"Only printers with this tag."},"include_inactive":{"description":"Also printers that were taken out of service."}}',
+  arguments => page || '{"status_filter":{"enum":["idle","preparing","printing","paused","finished","failed","error","offline","degraded","unknown"],"aliases":["status"],"description":"Only printers in this state; error includes degraded."},"group_name":{"maxLength":100,"aliases":["group"]},"tag":{"maxLength":60,"description":"Only printers with this tag."},"include_inactive":{"description":"Also printers that were taken out of service."}}',
   default_fields => '{id,name,model,api_type,status,status_age_seconds,is_held,bed_occupied,active_job_id,active_job_name,progress_percent,remaining_seconds,loaded,group_name,last_error_message}',
   next_actions => '[{"tool":"get_printer","args":{"id":"{printers.0.id}"},"reason":"see one in full"}]');
 PERFORM odin.register_tool('odin.get_printer', scope => 'read', area => 'printers', title => 'Show a printer', arguments => jsonb_build_object('id', id_arg || '{"aliases":["printer_id"]}'));
@@ -11219,7 +11998,7 @@ PERFORM odin.register_tool('odin.queue_job', toolset => 'farm,lean', scope => 'w
   arguments => '{"model_id":{"minimum":1,"aliases":["model","print_file_id"]},"printer_id":{"minimum":1,"description":"Pin to this printer."},"quantity":{"minimum":1,"maximum":100,"aliases":["copies"],"description":"Pieces to make."},
     "priority":{"type":["integer","string"],"default":3,"description":"0 to 10, lower is sooner; or now, urgent, high, normal, low, lowest."},"notes":{"maxLength":500},"due_at":{"aliases":["due_date"],"description":"When it must be finished."},
     "target_type":{"enum":["any","specific","model","protocol","group"],"description":"Which printers may take it; with target_filter."},"target_filter":{"maxLength":200,"description":"Printer model, protocol or group name."},
-    "required_tags":{"description":"Only printers with all these tags."},"color_hex":{"description":"Print it in this colour, as #FF8800."},"filament_id":{"minimum":1,"description":"Print it in exactly this filament."},
+    "required_tags":{"maxItems":20,"items":{"type":"string","maxLength":60},"description":"Only printers with all these tags."},"color_hex":{"maxLength":9,"description":"Print it in this colour, as #FF8800."},"filament_id":{"minimum":1,"description":"Print it in exactly this filament."},
     "allow_substitute":{"description":"true: any brand and colour of the same material will do; false: wait until what was asked is loaded."},"hold":{"description":"Queue it on hold."},"item_name":{"maxLength":200,"aliases":["name"]},"model_revision_id":{"minimum":1,"description":"Another revision than the current one."}}');
 PERFORM odin.register_tool('odin.cancel_job', toolset => 'farm,lean', scope => 'write', area => 'jobs', title => 'Cancel a job', hints => '{"destructive":true,"idempotent":false,"open_world":false}',
   arguments => '{"job_id":{"minimum":1,"aliases":["id"]},"reason":{"maxLength":500},"whole_batch":{"description":"true: all plates of the same request."}}');
@@ -11228,14 +12007,14 @@ PERFORM odin.register_tool('odin.why_waiting', toolset => 'farm,lean', scope => 
 PERFORM odin.register_tool('odin.start_job', toolset => 'farm,lean', scope => 'write', area => 'jobs', title => 'Start a job', hints => '{"destructive":false,"idempotent":false,"open_world":true}',
   arguments => '{"job_id":{"minimum":1,"aliases":["id"]},"printer_id":{"minimum":1,"description":"This printer; else the best that fits."},"started_by_hand":{"description":"true: you start it at the machine, no command is sent."}}');
 PERFORM odin.register_tool('odin.complete_job', toolset => 'farm,lean', scope => 'write', area => 'jobs', title => 'Report a job done', hints => '{"destructive":false,"idempotent":true,"open_world":false}',
-  arguments => '{"job_id":{"minimum":1,"aliases":["id"]},"good":{"minimum":0,"description":"Good pieces; all if left out."},"scrapped":{"minimum":0},"scrap_reason":{"enum":["spaghetti","adhesion","clog","layer_shift","stringing","warping","filament_runout","filament_tangle","power_loss","firmware_error","user_cancelled","printer_error","quality","other"]},
+  arguments => '{"job_id":{"minimum":1,"aliases":["id"]},"good":{"minimum":0,"maximum":10000,"description":"Good pieces; all if left out."},"scrapped":{"minimum":0,"maximum":10000},"scrap_reason":{"enum":["spaghetti","adhesion","clog","layer_shift","stringing","warping","filament_runout","filament_tangle","power_loss","firmware_error","user_cancelled","printer_error","quality","other"]},
     "notes":{"maxLength":500},"used_grams":{"minimum":0,"maximum":100000,"description":"Filament really used, for one material."},"used":{"type":"array","maxItems":64,"items":{"type":"object","properties":{"tool":{"type":"integer","minimum":0,"maximum":63},"grams":{"type":"number","minimum":0},"spool_id":{"type":"integer","minimum":1},"segment":{"type":"integer","minimum":0,"maximum":999}},"required":["grams"],"additionalProperties":false},"description":"Per tool and spool, when a spool was changed on the way: segment 0, 1, ..."},
     "print_hours":{"minimum":0,"maximum":1000},"printer_id":{"minimum":1,"description":"Where it was printed, if it was not started through the farm."},"energy_kwh":{"minimum":0,"maximum":1000}}');
 PERFORM odin.register_tool('odin.fail_job', toolset => 'jobs,lean', scope => 'write', area => 'jobs', title => 'Report a job failed', hints => '{"destructive":false,"idempotent":true,"open_world":false}',
-  arguments => '{"job_id":{"minimum":1,"aliases":["id"]},"reason":{"enum":["spaghetti","adhesion","clog","layer_shift","stringing","warping","filament_runout","filament_tangle","power_loss","firmware_error","user_cancelled","printer_error","quality","other"]},"notes":{"maxLength":500},"good":{"minimum":0},
+  arguments => '{"job_id":{"minimum":1,"aliases":["id"]},"reason":{"enum":["spaghetti","adhesion","clog","layer_shift","stringing","warping","filament_runout","filament_tangle","power_loss","firmware_error","user_cancelled","printer_error","quality","other"]},"notes":{"maxLength":500},"good":{"minimum":0,"maximum":10000},
     "progress_percent":{"minimum":0,"maximum":100,"description":"How far it got; scales the filament booked."},"used_grams":{"minimum":0,"maximum":100000},"requeue":{"description":"false: do not make the missing pieces again."},"printer_id":{"minimum":1}}');
 PERFORM odin.register_tool('odin.clear_bed', toolset => 'farm,lean', scope => 'write', area => 'printers', title => 'Bed is clear', hints => '{"destructive":false,"idempotent":true,"open_world":false}',
-  arguments => '{"printer_id":{"minimum":1,"aliases":["id"]},"good":{"minimum":0,"description":"Good pieces taken off."},"scrapped":{"minimum":0},"reason":{"enum":["spaghetti","adhesion","clog","layer_shift","stringing","warping","filament_runout","filament_tangle","power_loss","firmware_error","user_cancelled","printer_error","quality","other"],"description":"Why pieces were scrapped."},"how":{"enum":["person","machine","camera","ejector"]}}',
+  arguments => '{"printer_id":{"minimum":1,"aliases":["id"]},"good":{"minimum":0,"maximum":10000,"description":"Good pieces taken off."},"scrapped":{"minimum":0,"maximum":10000},"reason":{"enum":["spaghetti","adhesion","clog","layer_shift","stringing","warping","filament_runout","filament_tangle","power_loss","firmware_error","user_cancelled","printer_error","quality","other"],"description":"Why pieces were scrapped."},"how":{"enum":["person","machine","camera","ejector"]}}',
   aliases => '{plate_cleared}');
 PERFORM odin.register_tool('odin.pause_printer', scope => 'write', area => 'printers', title => 'Pause a printer', hints => '{"destructive":false,"idempotent":false,"open_world":true}', arguments => '{"printer_id":{"minimum":1,"aliases":["id"]}}');
 PERFORM odin.register_tool('odin.resume_printer', scope => 'write', area => 'printers', title => 'Resume a printer', hints => '{"destructive":false,"idempotent":false,"open_world":true}', arguments => '{"printer_id":{"minimum":1,"aliases":["id"]}}');
@@ -11268,8 +12047,8 @@ PERFORM odin.register_tool('odin.plan_queue', scope => 'write', area => 'jobs', 
   arguments => '{"horizon_hours":{"minimum":1,"maximum":2000,"description":"How far ahead to schedule."},"max_jobs":{"minimum":1,"maximum":20000},"replan":{"description":"false: keep what is scheduled already."},"include_offline":{"description":"true: count printers that are offline now."},"show":{"minimum":0,"maximum":1000,"description":"Rows of the plan to show."}}');
 PERFORM odin.register_tool('odin.material_forecast', toolset => 'stock', scope => 'read', area => 'analytics', title => 'Filament for the queue', result_key => 'materials', arguments => '{"days_ahead":{"minimum":0,"maximum":3650,"description":"Only jobs that should start within so many days."}}');
 END $reg$;
-$odin_file_78$::text)
-, ('api'::text, 'api/92_resources.sql'::text, $odin_file_79$-- Registers the farm's resources and prompts. Nothing is decided here.
+$odin_file_87$::text)
+, ('api'::text, 'api/92_resources.sql'::text, $odin_file_88$-- Registers the farm's resources and prompts. Nothing is decided here.
 SELECT odin.register_resource('odin://printers/{id}', 'odin.resource_printer', 'printer', 'Printer', area => 'printers', arguments => '{"id": {"x-complete": "odin.complete_printer"}}');
 SELECT odin.register_resource('odin://jobs/{id}', 'odin.resource_job', 'job', 'Job', area => 'jobs', arguments => '{"id": {"x-complete": "odin.complete_waiting_job"}}');
 SELECT odin.register_resource('odin://orders/{id}', 'odin.resource_order', 'order', 'Order', area => 'orders', arguments => '{"id": {"x-complete": "odin.complete_order"}}');
@@ -11281,76 +12060,76 @@ SELECT odin.register_prompt('odin.prompt_why_waiting', 'why_is_my_job_waiting', 
 SELECT odin.register_prompt('odin.prompt_plan_week', 'plan_the_week', 'Plan the week', arguments => '{"notes": {"description": "Anything the plan has to respect."}}');
 SELECT odin.register_prompt('odin.prompt_clear_beds', 'clear_the_beds', 'Clear the beds');
 SELECT odin.register_prompt('odin.prompt_quote_part', 'quote_a_part', 'Quote a part', arguments => '{"part": {"description": "Name of the model or part."}, "quantity": {"description": "How many pieces."}}');
-$odin_file_79$::text)
-, ('api'::text, 'api/93_more_farm_tools.sql'::text, $odin_file_80$-- The farm's further tools in the registry: job edits, orders, stock, catalog, fleet, money, calculators. Found by search_tools or by toolset.
+$odin_file_88$::text)
+, ('api'::text, 'api/93_more_farm_tools.sql'::text, $odin_file_89$-- The farm's further tools in the registry: job edits, orders, stock, catalog, fleet, money, calculators. Found by search_tools or by toolset.
 DO $reg$
 DECLARE
-  page constant jsonb := '{"limit":{"minimum":1,"maximum":500,"description":"Rows per page."},"cursor":{"description":"next_cursor of the page before."}}';
+  page constant jsonb := '{"limit":{"minimum":1,"maximum":500,"description":"Rows per page."},"cursor":{"maxLength":2000,"description":"next_cursor of the page before."}}';
   safe constant jsonb := '{"destructive":false,"idempotent":false,"open_world":false}';
   again constant jsonb := '{"destructive":false,"idempotent":true,"open_world":false}';
   hard constant jsonb := '{"destructive":true,"idempotent":false,"open_world":false}';
   prio constant jsonb := '{"type":["integer","string"],"description":"0 to 10, lower is sooner; or now, urgent, high, normal, low, lowest."}';
   reasons constant jsonb := '{"enum":["spaghetti","adhesion","clog","layer_shift","stringing","warping","filament_runout","filament_tangle","power_loss","firmware_error","user_cancelled","printer_error","quality","other"]}';
-  lines constant jsonb := '{"type":"array","minItems":1,"maxItems":500,"items":{"type":"object","properties":{"product_id":{"type":["integer","null"],"minimum":1},"model_id":{"type":["integer","null"],"minimum":1},"quantity":{"type":"integer","minimum":1,"maximum":100000},"unit_price":{"type":["number","null"],"minimum":0},"description":{"type":["string","null"],"maxLength":500},"due_at":{"type":["string","null"]},"priority":{"type":["integer","string","null"]},"notes":{"type":["string","null"],"maxLength":2000}},"required":["quantity"],"additionalProperties":false},"description":"[{\"product_id\":1,\"quantity\":2}] or model_id."}';
-  imported constant jsonb := '{"type":"array","minItems":1,"maxItems":500,"items":{"type":"object","properties":{"external_line_id":{"type":"string","minLength":1,"maxLength":200},"sku":{"type":["string","null"]},"product_id":{"type":["integer","null"],"minimum":1},"model_id":{"type":["integer","null"],"minimum":1},"quantity":{"type":"integer","minimum":1,"maximum":100000},"unit_price":{"type":["number","null"],"minimum":0},"description":{"type":["string","null"],"maxLength":500},"due_at":{"type":["string","null"]},"priority":{"type":["integer","string","null"]},"notes":{"type":["string","null"],"maxLength":2000}},"required":["external_line_id","quantity"],"additionalProperties":false},"description":"Each with its external_line_id and product_id, model_id or sku."}';
-  materials constant jsonb := '{"type":"array","maxItems":64,"items":{"type":"object","properties":{"tool":{"type":"integer","minimum":0,"maximum":63},"material":{"type":["string","null"],"maxLength":60},"brand":{"type":["string","null"],"maxLength":100},"filament_id":{"type":["integer","null"],"minimum":1},"color_hex":{"type":["string","null"]},"grams":{"type":["number","null"],"minimum":0,"maximum":100000}},"additionalProperties":false},"description":"Per tool of the file: material; brand and material; or exact filament_id; with grams of one plate."}';
+  lines constant jsonb := '{"type":"array","minItems":1,"maxItems":500,"items":{"type":"object","properties":{"product_id":{"type":["integer","null"],"minimum":1},"model_id":{"type":["integer","null"],"minimum":1},"quantity":{"type":"integer","minimum":1,"maximum":100000},"unit_price":{"type":["number","null"],"minimum":0,"maximum":1000000000},"description":{"type":["string","null"],"maxLength":500},"due_at":{"type":["string","null"],"maxLength":60},"priority":{"type":["integer","string","null"]},"notes":{"type":["string","null"],"maxLength":2000}},"required":["quantity"],"additionalProperties":false},"description":"[{\"product_id\":1,\"quantity\":2}] or model_id."}';
+  imported constant jsonb := '{"type":"array","minItems":1,"maxItems":500,"items":{"type":"object","properties":{"external_line_id":{"type":"string","minLength":1,"maxLength":200},"sku":{"type":["string","null"],"maxLength":60},"product_id":{"type":["integer","null"],"minimum":1},"model_id":{"type":["integer","null"],"minimum":1},"quantity":{"type":"integer","minimum":1,"maximum":100000},"unit_price":{"type":["number","null"],"minimum":0,"maximum":1000000000},"description":{"type":["string","null"],"maxLength":500},"due_at":{"type":["string","null"],"maxLength":60},"priority":{"type":["integer","string","null"]},"notes":{"type":["string","null"],"maxLength":2000}},"required":["external_line_id","quantity"],"additionalProperties":false},"description":"Each with its external_line_id and product_id, model_id or sku."}';
+  materials constant jsonb := '{"type":"array","maxItems":64,"items":{"type":"object","properties":{"tool":{"type":"integer","minimum":0,"maximum":63},"material":{"type":["string","null"],"maxLength":60},"brand":{"type":["string","null"],"maxLength":100},"filament_id":{"type":["integer","null"],"minimum":1},"color_hex":{"type":["string","null"],"maxLength":9},"grams":{"type":["number","null"],"minimum":0,"maximum":100000}},"additionalProperties":false},"description":"Per tool of the file: material; brand and material; or exact filament_id; with grams of one plate."}';
 BEGIN
 -- jobs
-PERFORM odin.register_tool('odin.resubmit_job', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Submit a job again', hints => safe, arguments => jsonb_build_object('job_id', '{"minimum":1,"aliases":["id"]}'::jsonb, 'notes', '{"maxLength":500}'::jsonb, 'priority', prio, 'due_at', '{"aliases":["due_date"]}'::jsonb));
-PERFORM odin.register_tool('odin.update_job', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Change a job', hints => again, arguments => jsonb_build_object('priority', prio) || '{"job_id":{"minimum":1,"aliases":["id"]},"due_at":{"aliases":["due_date"]},"notes":{"maxLength":500},"item_name":{"minLength":1,"maxLength":200,"aliases":["name"]},"printer_id":{"minimum":1,"description":"Pin to this printer."},"unpin":{"description":"true: any printer again."},"target_type":{"enum":["any","model","protocol","group"]},"target_filter":{"maxLength":200},"filament_id":{"minimum":1}}');
+PERFORM odin.register_tool('odin.resubmit_job', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Submit a job again', hints => safe, arguments => jsonb_build_object('job_id', '{"minimum":1,"aliases":["id"]}'::jsonb, 'notes', '{"maxLength":500}'::jsonb, 'priority', prio, 'due_at', '{"aliases":["due_date"]}'::jsonb, 'color_hex', '{"maxLength":9,"description":"As #FF8800."}'::jsonb));
+PERFORM odin.register_tool('odin.update_job', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Change a job', hints => again, arguments => jsonb_build_object('priority', prio) || '{"job_id":{"minimum":1,"aliases":["id"]},"due_at":{"aliases":["due_date"]},"notes":{"maxLength":500},"item_name":{"minLength":1,"maxLength":200,"aliases":["name"]},"printer_id":{"minimum":1,"description":"Pin to this printer."},"unpin":{"description":"true: any printer again."},"target_type":{"enum":["any","model","protocol","group"]},"target_filter":{"maxLength":200},"filament_id":{"minimum":1},"color_hex":{"maxLength":9,"description":"As #FF8800."},"required_tags":{"maxItems":20,"items":{"type":"string","maxLength":60}}}');
 PERFORM odin.register_tool('odin.hold_job', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Hold a job', hints => again, arguments => '{"job_id":{"minimum":1,"aliases":["id"]},"hold":{"description":"false lets it go."},"reason":{"maxLength":500}}');
 PERFORM odin.register_tool('odin.move_job', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Move a job in the queue', hints => again, aliases => '{reorder_job}', arguments => '{"job_id":{"minimum":1,"aliases":["id"]},"to":{"enum":["top","automatic"]},"before_job_id":{"minimum":1,"description":"Put it right before this job."}}');
 PERFORM odin.register_tool('odin.repeat_job', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Queue it again', hints => safe, arguments => jsonb_build_object('job_id', '{"minimum":1,"aliases":["id"]}'::jsonb, 'quantity', '{"minimum":1,"maximum":100}'::jsonb, 'priority', prio, 'due_at', '{"aliases":["due_date"]}'::jsonb));
-PERFORM odin.register_tool('odin.batch_job', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Queue on several printers', hints => safe, arguments => jsonb_build_object('model_id', '{"minimum":1}'::jsonb, 'printer_ids', '{"minItems":1,"maxItems":50}'::jsonb, 'group_name', '{"aliases":["group"]}'::jsonb, 'quantity_each', '{"minimum":1,"maximum":100}'::jsonb, 'priority', prio || '{"default":3}', 'notes', '{"maxLength":500}'::jsonb));
+PERFORM odin.register_tool('odin.batch_job', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Queue on several printers', hints => safe, arguments => jsonb_build_object('model_id', '{"minimum":1}'::jsonb, 'printer_ids', '{"minItems":1,"maxItems":50}'::jsonb, 'group_name', '{"maxLength":100,"aliases":["group"]}'::jsonb, 'tag', '{"maxLength":60}'::jsonb, 'quantity_each', '{"minimum":1,"maximum":100}'::jsonb, 'priority', prio || '{"default":3}', 'notes', '{"maxLength":500}'::jsonb));
 PERFORM odin.register_tool('odin.bulk_update_jobs', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Change many jobs', hints => hard, arguments => jsonb_build_object('job_ids', '{"minItems":1,"maxItems":100}'::jsonb, 'action', '{"enum":["cancel","hold","unhold","approve","reject","set_priority"]}'::jsonb, 'priority', prio, 'reason', '{"maxLength":500}'::jsonb));
-PERFORM odin.register_tool('odin.set_verdict', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Judge a finished run', hints => again, arguments => jsonb_build_object('run_id', '{"minimum":1}'::jsonb, 'good', '{"minimum":0}'::jsonb, 'scrapped', '{"minimum":0}'::jsonb, 'reason', reasons, 'notes', '{"maxLength":500}'::jsonb));
+PERFORM odin.register_tool('odin.set_verdict', toolset => 'jobs', scope => 'write', area => 'jobs', title => 'Judge a finished run', hints => again, arguments => jsonb_build_object('run_id', '{"minimum":1}'::jsonb, 'good', '{"minimum":0,"maximum":10000}'::jsonb, 'scrapped', '{"minimum":0,"maximum":10000}'::jsonb, 'reason', reasons, 'notes', '{"maxLength":500}'::jsonb));
 -- orders
 PERFORM odin.register_tool('odin.get_order', toolset => 'farm,orders', scope => 'read', area => 'orders', title => 'Show an order', arguments => '{"order_id":{"minimum":1,"aliases":["id"]}}');
-PERFORM odin.register_tool('odin.create_order', toolset => 'orders', scope => 'write', area => 'orders', title => 'Take an order', hints => safe, arguments => jsonb_build_object('lines', lines || '{"aliases":["items"]}', 'priority', prio || '{"default":3}') || '{"customer_id":{"minimum":1},"due_at":{"aliases":["due_date"]},"order_number":{"minLength":1,"maxLength":60},"notes":{"maxLength":4000},"ship_to":{"maxLength":2000},"shipping_charged":{"minimum":0},"discount":{"minimum":0},"tax_pct":{"minimum":0,"maximum":100},"platform_fees":{"minimum":0},"payment_fees":{"minimum":0},"use_stock":{"description":"false: make everything new."},"hold":{"description":"true: queue its jobs on hold."}}');
-PERFORM odin.register_tool('odin.update_order', toolset => 'orders', scope => 'write', area => 'orders', title => 'Change an order', hints => safe, arguments => jsonb_build_object('add_lines', lines, 'priority', prio) || '{"order_id":{"minimum":1,"aliases":["id"]},"due_at":{"aliases":["due_date"]},"notes":{"maxLength":4000},"ship_to":{"maxLength":2000},"shipping_charged":{"minimum":0},"shipping_cost":{"minimum":0},"platform_fees":{"minimum":0},"payment_fees":{"minimum":0},"discount":{"minimum":0},"tax_pct":{"minimum":0,"maximum":100},"labor_minutes":{"minimum":0}}');
-PERFORM odin.register_tool('odin.update_order_line', toolset => 'orders', scope => 'write', area => 'orders', title => 'Change an order line', hints => again, arguments => jsonb_build_object('priority', prio) || '{"order_line_id":{"minimum":1,"aliases":["id"]},"quantity":{"minimum":0,"maximum":100000,"description":"0 drops the line."},"unit_price":{"minimum":0},"due_at":{"aliases":["due_date"]},"description":{"minLength":1,"maxLength":500},"remake_waived":{"description":"true: make pieces of cancelled jobs after all."}}');
+PERFORM odin.register_tool('odin.create_order', toolset => 'orders', scope => 'write', area => 'orders', title => 'Take an order', hints => safe, arguments => jsonb_build_object('lines', lines || '{"aliases":["items"]}', 'priority', prio || '{"default":3}') || '{"customer_id":{"minimum":1},"due_at":{"aliases":["due_date"]},"order_number":{"minLength":1,"maxLength":60},"notes":{"maxLength":4000},"ship_to":{"maxLength":2000},"shipping_charged":{"minimum":0,"maximum":1000000000},"discount":{"minimum":0,"maximum":1000000000},"tax_pct":{"minimum":0,"maximum":100},"platform_fees":{"minimum":0,"maximum":1000000000},"payment_fees":{"minimum":0,"maximum":1000000000},"use_stock":{"description":"false: make everything new."},"hold":{"description":"true: queue its jobs on hold."}}');
+PERFORM odin.register_tool('odin.update_order', toolset => 'orders', scope => 'write', area => 'orders', title => 'Change an order', hints => safe, arguments => jsonb_build_object('add_lines', lines, 'priority', prio) || '{"order_id":{"minimum":1,"aliases":["id"]},"due_at":{"aliases":["due_date"]},"notes":{"maxLength":4000},"ship_to":{"maxLength":2000},"shipping_charged":{"minimum":0,"maximum":1000000000},"shipping_cost":{"minimum":0,"maximum":1000000000},"platform_fees":{"minimum":0,"maximum":1000000000},"payment_fees":{"minimum":0,"maximum":1000000000},"discount":{"minimum":0,"maximum":1000000000},"tax_pct":{"minimum":0,"maximum":100},"labor_minutes":{"minimum":0,"maximum":1000000}}');
+PERFORM odin.register_tool('odin.update_order_line', toolset => 'orders', scope => 'write', area => 'orders', title => 'Change an order line', hints => again, arguments => jsonb_build_object('priority', prio) || '{"order_line_id":{"minimum":1,"aliases":["id"]},"quantity":{"minimum":0,"maximum":100000,"description":"0 drops the line."},"unit_price":{"minimum":0,"maximum":1000000000},"due_at":{"aliases":["due_date"]},"description":{"minLength":1,"maxLength":500},"remake_waived":{"description":"true: make pieces of cancelled jobs after all."}}');
 PERFORM odin.register_tool('odin.cancel_order', toolset => 'orders', scope => 'write', area => 'orders', title => 'Cancel an order', hints => hard, arguments => '{"order_id":{"minimum":1,"aliases":["id"]},"reason":{"maxLength":400}}');
-PERFORM odin.register_tool('odin.ship_order', toolset => 'orders', scope => 'write', area => 'orders', title => 'Ship an order', hints => safe, arguments => '{"order_id":{"minimum":1,"aliases":["id"]},"carrier":{"maxLength":60},"tracking_number":{"maxLength":200},"shipping_cost":{"minimum":0},"partial":{"description":"true: ship what is ready, the order stays open."}}');
-PERFORM odin.register_tool('odin.import_order', toolset => 'orders', scope => 'write', area => 'orders', title => 'Import an order', hints => again, arguments => jsonb_build_object('lines', imported || '{"aliases":["items"]}') || '{"channel":{"minLength":1,"maxLength":60,"description":"Shop it came from, e.g. etsy."},"external_id":{"minLength":1,"maxLength":200},"customer_name":{"maxLength":200},"customer_email":{"maxLength":320},"customer_external_id":{"maxLength":200},"due_at":{"aliases":["due_date"]},"notes":{"maxLength":4000},"ship_to":{"maxLength":2000},"shipping_charged":{"minimum":0},"platform_fees":{"minimum":0},"payment_fees":{"minimum":0},"discount":{"minimum":0},"use_stock":{"description":"false: make everything new."}}');
+PERFORM odin.register_tool('odin.ship_order', toolset => 'orders', scope => 'write', area => 'orders', title => 'Ship an order', hints => safe, arguments => '{"order_id":{"minimum":1,"aliases":["id"]},"carrier":{"maxLength":60},"tracking_number":{"maxLength":200},"shipping_cost":{"minimum":0,"maximum":1000000000},"partial":{"description":"true: ship what is ready, the order stays open."}}');
+PERFORM odin.register_tool('odin.import_order', toolset => 'orders', scope => 'write', area => 'orders', title => 'Import an order', hints => again, arguments => jsonb_build_object('lines', imported || '{"aliases":["items"]}') || '{"channel":{"minLength":1,"maxLength":60,"description":"Shop it came from, e.g. etsy."},"external_id":{"minLength":1,"maxLength":200},"customer_name":{"maxLength":200},"customer_email":{"maxLength":320},"customer_external_id":{"maxLength":200},"due_at":{"aliases":["due_date"]},"notes":{"maxLength":4000},"ship_to":{"maxLength":2000},"shipping_charged":{"minimum":0,"maximum":1000000000},"platform_fees":{"minimum":0,"maximum":1000000000},"payment_fees":{"minimum":0,"maximum":1000000000},"discount":{"minimum":0,"maximum":1000000000},"use_stock":{"description":"false: make everything new."}}');
 PERFORM odin.register_tool('odin.list_customers', toolset => 'orders', scope => 'read', area => 'orders', title => 'List customers', result_key => 'customers', page_by => '{id}', arguments => page || '{"search":{"maxLength":200}}', default_fields => '{id,name,company,email,open_orders,orders}');
 PERFORM odin.register_tool('odin.save_customer', toolset => 'orders', scope => 'write', area => 'orders', title => 'Add or change a customer', hints => safe, arguments => '{"customer_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"name":{"minLength":1,"maxLength":200},"company":{"maxLength":200},"email":{"maxLength":320},"phone":{"maxLength":60},"address":{"maxLength":2000},"tax_id":{"maxLength":60},"notes":{"maxLength":4000},"archived":{"description":"true takes it out of use."}}');
 -- stock
 PERFORM odin.register_tool('odin.get_spool', toolset => 'stock', scope => 'read', area => 'spools', title => 'Show a spool', arguments => '{"spool_id":{"minimum":1,"aliases":["id"]}}');
-PERFORM odin.register_tool('odin.add_spool', toolset => 'stock', scope => 'write', area => 'spools', title => 'Add a spool', hints => safe, arguments => '{"filament_id":{"minimum":1},"grams":{"minimum":0,"maximum":100000},"tare_grams":{"minimum":0,"maximum":10000},"code":{"pattern":"^[A-Za-z0-9][A-Za-z0-9-]{2,39}$"},"price":{"minimum":0},"low_stock_grams":{"minimum":0,"maximum":100000},"storage_location":{"maxLength":200},"vendor":{"maxLength":200},"lot_number":{"maxLength":100},"rfid_tag":{"maxLength":100},"notes":{"maxLength":2000}}');
-PERFORM odin.register_tool('odin.update_spool', toolset => 'stock', scope => 'write', area => 'spools', title => 'Change a spool', hints => again, arguments => '{"spool_id":{"minimum":1,"aliases":["id"]},"low_stock_grams":{"minimum":0,"maximum":100000},"price":{"minimum":0},"dried":{"description":"true records a drying now."},"archived":{"description":"true takes it out of the lists, false brings it back."},"storage_location":{"maxLength":200},"vendor":{"maxLength":200},"lot_number":{"maxLength":100},"rfid_tag":{"maxLength":100},"notes":{"maxLength":2000}}');
+PERFORM odin.register_tool('odin.add_spool', toolset => 'stock', scope => 'write', area => 'spools', title => 'Add a spool', hints => safe, arguments => '{"filament_id":{"minimum":1},"grams":{"minimum":0,"maximum":100000},"tare_grams":{"minimum":0,"maximum":10000},"code":{"pattern":"^[A-Za-z0-9][A-Za-z0-9-]{2,39}$"},"price":{"minimum":0,"maximum":1000000000},"low_stock_grams":{"minimum":0,"maximum":100000},"storage_location":{"maxLength":200},"vendor":{"maxLength":200},"lot_number":{"maxLength":100},"rfid_tag":{"maxLength":100},"notes":{"maxLength":2000}}');
+PERFORM odin.register_tool('odin.update_spool', toolset => 'stock', scope => 'write', area => 'spools', title => 'Change a spool', hints => again, arguments => '{"spool_id":{"minimum":1,"aliases":["id"]},"low_stock_grams":{"minimum":0,"maximum":100000},"price":{"minimum":0,"maximum":1000000000},"dried":{"description":"true records a drying now."},"archived":{"description":"true takes it out of the lists, false brings it back."},"storage_location":{"maxLength":200},"vendor":{"maxLength":200},"lot_number":{"maxLength":100},"rfid_tag":{"maxLength":100},"notes":{"maxLength":2000}}');
 PERFORM odin.register_tool('odin.unload_spool', toolset => 'stock', scope => 'write', area => 'spools', title => 'Unload a spool', hints => safe, arguments => '{"spool_id":{"minimum":1,"aliases":["id"]},"storage_location":{"maxLength":200}}');
 PERFORM odin.register_tool('odin.weigh_spool', toolset => 'stock', scope => 'write', area => 'spools', title => 'Weigh a spool', hints => again, arguments => '{"spool_id":{"minimum":1,"aliases":["id"]},"gross_grams":{"minimum":0,"maximum":100000,"description":"Weight with the reel."},"tare_grams":{"minimum":0,"maximum":10000,"description":"Weight of the empty reel, if it is another than known."}}');
 PERFORM odin.register_tool('odin.correct_usage', toolset => 'stock', scope => 'write', area => 'spools', title => 'Correct past usage', hints => safe, arguments => '{"move_id":{"minimum":1},"grams":{"minimum":0,"maximum":100000,"description":"What was really used."},"spool_id":{"minimum":1,"description":"The spool it really came from."},"reason":{"maxLength":500}}');
 PERFORM odin.register_tool('odin.reserve_spool', toolset => 'stock', scope => 'write', area => 'spools', title => 'Reserve filament', hints => again, arguments => '{"spool_id":{"minimum":1},"job_id":{"minimum":1},"grams":{"minimum":0,"maximum":100000,"description":"0 lets the reservation go."}}');
-PERFORM odin.register_tool('odin.save_filament', toolset => 'stock', scope => 'write', area => 'spools', title => 'Add or change a filament', hints => safe, arguments => '{"filament_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"brand":{"minLength":1,"maxLength":100},"name":{"minLength":1,"maxLength":200},"material":{"maxLength":30},"color_name":{"maxLength":60},"cost_per_kg":{"minimum":0},"density":{"minimum":0.5,"maximum":10},"nozzle_min_c":{"minimum":0,"maximum":500},"nozzle_max_c":{"minimum":0,"maximum":500},"bed_min_c":{"minimum":0,"maximum":200},"bed_max_c":{"minimum":0,"maximum":200},"abrasive":{"description":"Needs a hardened nozzle."},"archived":{"description":"true takes it out of the library."}}');
+PERFORM odin.register_tool('odin.save_filament', toolset => 'stock', scope => 'write', area => 'spools', title => 'Add or change a filament', hints => safe, arguments => '{"filament_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"brand":{"minLength":1,"maxLength":100},"name":{"minLength":1,"maxLength":200},"material":{"maxLength":30},"color_name":{"maxLength":60},"cost_per_kg":{"minimum":0,"maximum":10000000},"density":{"minimum":0.5,"maximum":10},"nozzle_min_c":{"minimum":0,"maximum":500},"nozzle_max_c":{"minimum":0,"maximum":500},"bed_min_c":{"minimum":0,"maximum":200},"bed_max_c":{"minimum":0,"maximum":200},"abrasive":{"description":"Needs a hardened nozzle."},"archived":{"description":"true takes it out of the library."},"color_hex":{"maxLength":9,"description":"As #FF8800."}}');
 PERFORM odin.register_tool('odin.list_consumables', toolset => 'stock', scope => 'read', area => 'spools', title => 'List consumables', result_key => 'consumables', page_by => '{id}', arguments => page || '{"low_only":{"description":"Only at or below the minimum."},"search":{"maxLength":200}}');
-PERFORM odin.register_tool('odin.save_consumable', toolset => 'stock', scope => 'write', area => 'spools', title => 'Add or change a consumable', hints => safe, arguments => '{"consumable_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"name":{"minLength":1,"maxLength":200},"sku":{"maxLength":60},"unit":{"minLength":1,"maxLength":30},"cost_per_unit":{"minimum":0},"min_stock":{"minimum":0},"vendor":{"maxLength":200},"notes":{"maxLength":2000}}');
-PERFORM odin.register_tool('odin.adjust_consumable', toolset => 'stock', scope => 'write', area => 'spools', title => 'Book consumables', hints => safe, arguments => '{"consumable_id":{"minimum":1,"aliases":["id"]},"kind":{"enum":["restock","deduct","adjust"],"aliases":["type"]},"quantity":{"description":"More than 0; signed for adjust."},"notes":{"maxLength":500}}');
+PERFORM odin.register_tool('odin.save_consumable', toolset => 'stock', scope => 'write', area => 'spools', title => 'Add or change a consumable', hints => safe, arguments => '{"consumable_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"name":{"minLength":1,"maxLength":200},"sku":{"maxLength":60},"unit":{"minLength":1,"maxLength":30},"cost_per_unit":{"minimum":0,"maximum":10000000},"min_stock":{"minimum":0,"maximum":1000000000},"vendor":{"maxLength":200},"notes":{"maxLength":2000}}');
+PERFORM odin.register_tool('odin.adjust_consumable', toolset => 'stock', scope => 'write', area => 'spools', title => 'Book consumables', hints => safe, arguments => '{"consumable_id":{"minimum":1,"aliases":["id"]},"kind":{"enum":["restock","deduct","adjust"],"aliases":["type"]},"quantity":{"minimum":-1000000000,"maximum":1000000000,"description":"More than 0; signed for adjust."},"notes":{"maxLength":500}}');
 PERFORM odin.register_tool('odin.list_stock', toolset => 'stock', scope => 'read', area => 'spools', title => 'List finished pieces', result_key => 'stock', page_by => '{model_id}', arguments => page);
 PERFORM odin.register_tool('odin.adjust_stock', toolset => 'stock', scope => 'write', area => 'spools', title => 'Correct finished pieces', hints => safe, arguments => '{"model_id":{"minimum":1},"quantity":{"minimum":-100000,"maximum":100000,"description":"Signed."},"reason":{"minLength":1,"maxLength":500}}');
 -- catalog
 PERFORM odin.register_tool('odin.list_models', toolset => 'farm,catalog', scope => 'read', area => 'models', title => 'List models', result_key => 'models', page_by => '{id}', arguments => page || '{"search":{"maxLength":200},"category":{"maxLength":100},"include_archived":{"description":"Also archived ones."}}', default_fields => '{id,name,sku,category,quantity_per_bed,build_time_hours,grams_per_plate,default_filament_type,required_colors,in_stock}');
 PERFORM odin.register_tool('odin.get_model', toolset => 'catalog', scope => 'read', area => 'models', title => 'Show a model', arguments => '{"model_id":{"minimum":1,"aliases":["id"]}}');
-PERFORM odin.register_tool('odin.create_model', toolset => 'catalog', scope => 'write', area => 'models', title => 'Add a model', hints => safe, arguments => jsonb_build_object('materials', materials) || '{"name":{"minLength":1,"maxLength":200},"print_hours":{"minimum":0.001,"maximum":2000},"pieces_per_plate":{"minimum":1,"maximum":10000,"aliases":["quantity_per_bed"]},"material":{"maxLength":60,"aliases":["filament_type"]},"grams":{"minimum":0,"maximum":100000,"description":"Of one plate."},"sku":{"maxLength":60},"category":{"maxLength":100},"customer_id":{"minimum":1,"description":"Only this customer''s own."},"file_sha256":{"pattern":"^[0-9a-f]{64}$"},"file_name":{"maxLength":255},"notes":{"maxLength":4000},"license":{"maxLength":200},"author":{"maxLength":200},"source_url":{"maxLength":2000},"markup_percent":{"minimum":0,"maximum":100000}}');
-PERFORM odin.register_tool('odin.add_model_revision', toolset => 'catalog', scope => 'write', area => 'models', title => 'Add a revision', hints => safe, arguments => jsonb_build_object('materials', materials) || '{"model_id":{"minimum":1,"aliases":["id"]},"print_hours":{"minimum":0.001,"maximum":2000},"pieces_per_plate":{"minimum":1,"maximum":10000},"material":{"maxLength":60},"grams":{"minimum":0,"maximum":100000},"file_sha256":{"pattern":"^[0-9a-f]{64}$"},"file_name":{"maxLength":255},"printer_model":{"maxLength":200,"description":"Sliced for this model only."},"nozzle_mm":{"minimum":0.05,"maximum":5},"size_x_mm":{"exclusiveMinimum":0,"maximum":10000},"size_y_mm":{"exclusiveMinimum":0,"maximum":10000},"size_z_mm":{"exclusiveMinimum":0,"maximum":10000},"plate_surface":{"maxLength":60},"layer_count":{"minimum":1},"changelog":{"maxLength":2000}}');
-PERFORM odin.register_tool('odin.update_model', toolset => 'catalog', scope => 'write', area => 'models', title => 'Change a model', hints => again, arguments => '{"model_id":{"minimum":1,"aliases":["id"]},"name":{"minLength":1,"maxLength":200},"sku":{"maxLength":60},"category":{"maxLength":100},"notes":{"maxLength":4000},"markup_percent":{"minimum":0,"maximum":100000},"license":{"maxLength":200},"current_revision":{"minimum":1,"description":"Number of the revision to go back to."},"archived":{"description":"true takes it out of the lists."}}');
+PERFORM odin.register_tool('odin.create_model', toolset => 'catalog', scope => 'write', area => 'models', title => 'Add a model', hints => safe, arguments => jsonb_build_object('materials', materials) || '{"name":{"minLength":1,"maxLength":200},"print_hours":{"minimum":0.001,"maximum":2000},"pieces_per_plate":{"minimum":1,"maximum":10000,"aliases":["quantity_per_bed"]},"material":{"maxLength":60,"aliases":["filament_type"]},"grams":{"minimum":0,"maximum":100000,"description":"Of one plate."},"sku":{"maxLength":60},"category":{"maxLength":100},"customer_id":{"minimum":1,"description":"Only this customer''s own."},"file_sha256":{"pattern":"^[0-9a-f]{64}$"},"file_name":{"maxLength":255},"notes":{"maxLength":4000},"license":{"maxLength":200},"author":{"maxLength":200},"source_url":{"maxLength":2000},"markup_percent":{"minimum":0,"maximum":100000},"color_hex":{"maxLength":9,"description":"As #FF8800."}}');
+PERFORM odin.register_tool('odin.add_model_revision', toolset => 'catalog', scope => 'write', area => 'models', title => 'Add a revision', hints => safe, arguments => jsonb_build_object('materials', materials) || '{"model_id":{"minimum":1,"aliases":["id"]},"print_hours":{"minimum":0.001,"maximum":2000},"pieces_per_plate":{"minimum":1,"maximum":10000},"material":{"maxLength":60},"grams":{"minimum":0,"maximum":100000},"file_sha256":{"pattern":"^[0-9a-f]{64}$"},"file_name":{"maxLength":255},"printer_model":{"maxLength":200,"description":"Sliced for this model only."},"nozzle_mm":{"minimum":0.05,"maximum":5},"size_x_mm":{"exclusiveMinimum":0,"maximum":10000},"size_y_mm":{"exclusiveMinimum":0,"maximum":10000},"size_z_mm":{"exclusiveMinimum":0,"maximum":10000},"plate_surface":{"maxLength":60},"layer_count":{"minimum":1,"maximum":1000000},"changelog":{"maxLength":2000},"color_hex":{"maxLength":9,"description":"As #FF8800."},"protocols":{"maxItems":20,"items":{"type":"string","maxLength":60}}}');
+PERFORM odin.register_tool('odin.update_model', toolset => 'catalog', scope => 'write', area => 'models', title => 'Change a model', hints => again, arguments => '{"model_id":{"minimum":1,"aliases":["id"]},"name":{"minLength":1,"maxLength":200},"sku":{"maxLength":60},"category":{"maxLength":100},"notes":{"maxLength":4000},"markup_percent":{"minimum":0,"maximum":100000},"license":{"maxLength":200},"current_revision":{"minimum":1,"maximum":1000000,"description":"Number of the revision to go back to."},"archived":{"description":"true takes it out of the lists."}}');
 PERFORM odin.register_tool('odin.list_products', toolset => 'catalog', scope => 'read', area => 'models', title => 'List products', result_key => 'products', page_by => '{id}', arguments => page || '{"search":{"maxLength":200}}');
-PERFORM odin.register_tool('odin.save_product', toolset => 'catalog', scope => 'write', area => 'models', title => 'Add or change a product', hints => safe, arguments => '{"product_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"name":{"minLength":1,"maxLength":200},"sku":{"maxLength":60},"price":{"minimum":0},"description":{"maxLength":4000},"archived":{"description":"true takes it out of the lists."},
+PERFORM odin.register_tool('odin.save_product', toolset => 'catalog', scope => 'write', area => 'models', title => 'Add or change a product', hints => safe, arguments => '{"product_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"name":{"minLength":1,"maxLength":200},"sku":{"maxLength":60},"price":{"minimum":0,"maximum":1000000000},"description":{"maxLength":4000},"archived":{"description":"true takes it out of the lists."},
   "parts":{"type":"array","maxItems":200,"aliases":["components"],"items":{"type":"object","properties":{"model_id":{"type":"integer","minimum":1},"quantity":{"type":"integer","minimum":1,"maximum":10000},"notes":{"type":["string","null"],"maxLength":500}},"required":["model_id"],"additionalProperties":false}},
-  "consumables":{"type":"array","maxItems":200,"items":{"type":"object","properties":{"consumable_id":{"type":"integer","minimum":1},"quantity":{"type":"number","exclusiveMinimum":0}},"required":["consumable_id"],"additionalProperties":false}}}');
+  "consumables":{"type":"array","maxItems":200,"items":{"type":"object","properties":{"consumable_id":{"type":"integer","minimum":1},"quantity":{"type":"number","exclusiveMinimum":0,"maximum":1000000}},"required":["consumable_id"],"additionalProperties":false}}}');
 -- fleet
-PERFORM odin.register_tool('odin.create_printer', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Add a printer', hints => safe, arguments => '{"name":{"minLength":1,"maxLength":100},"model":{"maxLength":200},"protocol":{"enum":["octoprint","moonraker","prusalink","bambu","duet","elegoo","virtual"],"aliases":["api_type"]},"address":{"maxLength":500,"aliases":["api_host"],"description":"Host or URL."},"slot_count":{"minimum":1,"maximum":16},"group_name":{"maxLength":100,"aliases":["group"]},"nickname":{"maxLength":100},"location":{"maxLength":200},"bed_x_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_y_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_z_mm":{"exclusiveMinimum":0,"maximum":5000},"nozzle_mm":{"minimum":0.05,"maximum":5,"aliases":["nozzle_diameter"]},"nozzle_type":{"enum":["brass","stainless","hardened","ruby","tungsten","other"]},"plate_surface":{"maxLength":60},"watts":{"minimum":0,"maximum":100000},"price":{"minimum":0},"life_hours":{"minimum":1},"camera_url":{"maxLength":2000},"machine_type":{"enum":["fdm","resin"]},"serial":{"maxLength":100},"notes":{"maxLength":4000}}');
-PERFORM odin.register_tool('odin.update_printer', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Change a printer', hints => again, arguments => '{"printer_id":{"minimum":1,"aliases":["id"]},"name":{"minLength":1,"maxLength":100},"nickname":{"maxLength":100},"model":{"maxLength":200},"protocol":{"enum":["octoprint","moonraker","prusalink","bambu","duet","elegoo","virtual"],"aliases":["api_type"]},"address":{"maxLength":500,"aliases":["api_host"]},"slot_count":{"minimum":1,"maximum":16},"group_name":{"maxLength":100},"location":{"maxLength":200},"bed_x_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_y_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_z_mm":{"exclusiveMinimum":0,"maximum":5000},"plate_surface":{"maxLength":60},"watts":{"minimum":0,"maximum":100000},"price":{"minimum":0},"life_hours":{"minimum":1},"hour_rate":{"minimum":0},"max_nozzle_c":{"minimum":0,"maximum":500},"max_bed_c":{"minimum":0,"maximum":200},"max_move_mm":{"minimum":0,"maximum":2000},"max_feed_mm_min":{"minimum":1,"maximum":60000},"changeover_minutes":{"minimum":0,"maximum":1440},"auto_dispatch":{"description":"true: the farm may start the next job here by itself."},"camera_url":{"maxLength":2000},"notes":{"maxLength":4000},"archived":{"description":"true retires it, false brings it back."}}');
+PERFORM odin.register_tool('odin.create_printer', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Add a printer', hints => safe, arguments => '{"name":{"minLength":1,"maxLength":100},"model":{"maxLength":200},"protocol":{"enum":["octoprint","moonraker","prusalink","bambu","duet","elegoo","virtual"],"aliases":["api_type"]},"address":{"maxLength":500,"aliases":["api_host"],"description":"Host or URL."},"slot_count":{"minimum":1,"maximum":16},"group_name":{"maxLength":100,"aliases":["group"]},"nickname":{"maxLength":100},"location":{"maxLength":200},"bed_x_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_y_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_z_mm":{"exclusiveMinimum":0,"maximum":5000},"nozzle_mm":{"minimum":0.05,"maximum":5,"aliases":["nozzle_diameter"]},"nozzle_type":{"enum":["brass","stainless","hardened","ruby","tungsten","other"]},"plate_surface":{"maxLength":60},"watts":{"minimum":0,"maximum":100000},"price":{"minimum":0,"maximum":1000000000},"life_hours":{"minimum":1,"maximum":10000000},"camera_url":{"maxLength":2000},"machine_type":{"enum":["fdm","resin"]},"serial":{"maxLength":100},"notes":{"maxLength":4000},"tags":{"maxItems":50,"items":{"type":"string","maxLength":60}}}');
+PERFORM odin.register_tool('odin.update_printer', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Change a printer', hints => again, arguments => '{"printer_id":{"minimum":1,"aliases":["id"]},"name":{"minLength":1,"maxLength":100},"nickname":{"maxLength":100},"model":{"maxLength":200},"protocol":{"enum":["octoprint","moonraker","prusalink","bambu","duet","elegoo","virtual"],"aliases":["api_type"]},"address":{"maxLength":500,"aliases":["api_host"]},"slot_count":{"minimum":1,"maximum":16},"group_name":{"maxLength":100},"location":{"maxLength":200},"bed_x_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_y_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_z_mm":{"exclusiveMinimum":0,"maximum":5000},"plate_surface":{"maxLength":60},"watts":{"minimum":0,"maximum":100000},"price":{"minimum":0,"maximum":1000000000},"life_hours":{"minimum":1,"maximum":10000000},"hour_rate":{"minimum":0,"maximum":100000},"max_nozzle_c":{"minimum":0,"maximum":500},"max_bed_c":{"minimum":0,"maximum":200},"max_move_mm":{"minimum":0,"maximum":2000},"max_feed_mm_min":{"minimum":1,"maximum":60000},"changeover_minutes":{"minimum":0,"maximum":1440},"auto_dispatch":{"description":"true: the farm may start the next job here by itself."},"camera_url":{"maxLength":2000},"notes":{"maxLength":4000},"archived":{"description":"true retires it, false brings it back."},"tags":{"maxItems":50,"items":{"type":"string","maxLength":60}}}');
 PERFORM odin.register_tool('odin.hold_printer', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Hold a printer', hints => again, arguments => '{"printer_id":{"minimum":1,"aliases":["id"]},"hold":{"description":"false lets it go."},"reason":{"maxLength":500}}');
 PERFORM odin.register_tool('odin.change_nozzle', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Change a nozzle', hints => safe, arguments => '{"printer_id":{"minimum":1,"aliases":["id"]},"diameter_mm":{"minimum":0.05,"maximum":5},"type":{"enum":["brass","stainless","hardened","ruby","tungsten","other"]},"tool":{"minimum":0,"maximum":63}}');
-PERFORM odin.register_tool('odin.save_maintenance_task', toolset => 'fleet', scope => 'write', area => 'maintenance', title => 'Add or change a maintenance task', hints => safe, arguments => '{"task_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"name":{"minLength":1,"maxLength":200},"description":{"maxLength":2000},"printer_id":{"minimum":1},"printer_model_filter":{"maxLength":200},"interval_print_hours":{"exclusiveMinimum":0,"maximum":100000},"interval_days":{"minimum":1,"maximum":36500},"estimated_cost":{"minimum":0},"estimated_downtime_minutes":{"minimum":0},"blocks_printing":{"description":"true: nothing starts while it is overdue."},"archived":{"description":"true takes it out of use."}}');
+PERFORM odin.register_tool('odin.save_maintenance_task', toolset => 'fleet', scope => 'write', area => 'maintenance', title => 'Add or change a maintenance task', hints => safe, arguments => '{"task_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"name":{"minLength":1,"maxLength":200},"description":{"maxLength":2000},"printer_id":{"minimum":1},"printer_model_filter":{"maxLength":200},"interval_print_hours":{"exclusiveMinimum":0,"maximum":100000},"interval_days":{"minimum":1,"maximum":36500},"estimated_cost":{"minimum":0,"maximum":1000000000},"estimated_downtime_minutes":{"minimum":0,"maximum":1000000},"blocks_printing":{"description":"true: nothing starts while it is overdue."},"archived":{"description":"true takes it out of use."}}');
 PERFORM odin.register_tool('odin.list_blackouts', toolset => 'fleet', scope => 'read', area => 'printers', title => 'List blackout hours', result_key => 'blackouts');
 PERFORM odin.register_tool('odin.save_blackout', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Set blackout hours', hints => safe, arguments => '{"blackout_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"printer_id":{"minimum":1},"from_time":{"pattern":"^[0-2][0-9]:[0-5][0-9](:[0-5][0-9])?$"},"until_time":{"pattern":"^[0-2][0-9]:[0-5][0-9](:[0-5][0-9])?$"},"days":{"minItems":1,"maxItems":7,"items":{"type":"integer","minimum":1,"maximum":7},"description":"1 = Monday."},"reason":{"maxLength":500},"remove":{"description":"true takes it away."}}');
 PERFORM odin.register_tool('odin.list_alert_preferences', toolset => 'fleet', scope => 'read', area => 'alerts', title => 'List alert preferences', result_key => 'preferences');
-PERFORM odin.register_tool('odin.set_alert_preference', toolset => 'fleet', scope => 'write', area => 'alerts', title => 'Set an alert preference', hints => again, arguments => '{"type":{"enum":["print_complete","print_failed","printer_error","spool_low","maintenance_overdue","job_submitted","job_approved","job_rejected","spaghetti_detected","first_layer_issue","detachment_detected","bed_cooled","queue_added","queue_skipped","queue_failed_start"],"aliases":["alert_type"]},"threshold":{"minimum":0},"for_everybody":{"description":"true: the org''s default (administrators)."}}');
+PERFORM odin.register_tool('odin.set_alert_preference', toolset => 'fleet', scope => 'write', area => 'alerts', title => 'Set an alert preference', hints => again, arguments => '{"type":{"enum":["print_complete","print_failed","printer_error","spool_low","maintenance_overdue","job_submitted","job_approved","job_rejected","spaghetti_detected","first_layer_issue","detachment_detected","bed_cooled","queue_added","queue_skipped","queue_failed_start"],"aliases":["alert_type"]},"threshold":{"minimum":0,"maximum":1000000},"for_everybody":{"description":"true: the org''s default (administrators)."}}');
 -- money
-PERFORM odin.register_tool('odin.get_rate_card', toolset => 'money', scope => 'read', area => 'analytics', title => 'Show the rate card', arguments => '{"version":{"minimum":1}}');
-PERFORM odin.register_tool('odin.set_rate_card', toolset => 'money', scope => 'admin', area => 'analytics', title => 'Change the rate card', hints => safe, arguments => (SELECT jsonb_object_agg(k, '{"minimum":0}'::jsonb) FROM unnest('{material_per_kg,machine_per_hour,electricity_per_kwh,watts,labor_per_hour,labor_minutes_per_run,labor_minutes_per_order,packaging_per_order,overhead_per_month,margin_pct}'::text[]) k) || '{"failure_pct":{"minimum":0,"maximum":99},"pieces_per_month":{"exclusiveMinimum":0},"notes":{"maxLength":1000}}');
+PERFORM odin.register_tool('odin.get_rate_card', toolset => 'money', scope => 'read', area => 'analytics', title => 'Show the rate card', arguments => '{"version":{"minimum":1,"maximum":1000000}}');
+PERFORM odin.register_tool('odin.set_rate_card', toolset => 'money', scope => 'admin', area => 'analytics', title => 'Change the rate card', hints => safe, arguments => (SELECT jsonb_object_agg(k, '{"minimum":0,"maximum":100000}'::jsonb) FROM unnest('{material_per_kg,machine_per_hour,electricity_per_kwh,watts,labor_per_hour,labor_minutes_per_run,labor_minutes_per_order,packaging_per_order,overhead_per_month,margin_pct}'::text[]) k) || '{"margin_pct":{"minimum":0,"maximum":10000},"failure_pct":{"minimum":0,"maximum":99},"overhead_per_month":{"minimum":0,"maximum":100000000},"pieces_per_month":{"exclusiveMinimum":0,"maximum":100000000},"notes":{"maxLength":1000}}');
 PERFORM odin.register_tool('odin.create_quote', toolset => 'money', scope => 'write', area => 'orders', title => 'Quote a price', hints => safe, arguments => jsonb_build_object('lines', lines || '{"aliases":["items"]}') || '{"customer_id":{"minimum":1},"margin_pct":{"minimum":0,"maximum":10000},"valid_days":{"minimum":0,"maximum":3650},"notes":{"maxLength":2000}}');
 PERFORM odin.register_tool('odin.accept_quote', toolset => 'money', scope => 'write', area => 'orders', title => 'Accept a quote', hints => safe, arguments => '{"quote_id":{"minimum":1,"aliases":["id"]},"due_at":{"aliases":["due_date"]},"use_stock":{"description":"false: make everything new."}}');
 PERFORM odin.register_tool('odin.list_quotes', toolset => 'money', scope => 'read', area => 'orders', title => 'List quotes', result_key => 'quotes', page_by => '{id}', arguments => page || '{"status_filter":{"enum":["draft","sent","accepted","declined","expired"],"aliases":["status"]},"customer_id":{"minimum":1}}', default_fields => '{id,quote_number,status,customer_id,cost,price,currency,valid_until,order_id}');
@@ -11360,7 +12139,17 @@ PERFORM odin.register_tool('odin.list_invoices', toolset => 'money', scope => 'r
 PERFORM odin.register_tool('odin.invoice_html', toolset => 'money', scope => 'read', area => 'orders', title => 'Printable invoice', arguments => '{"invoice_id":{"minimum":1,"aliases":["id"]}}');
 PERFORM odin.register_tool('odin.order_profit', toolset => 'money', scope => 'read', area => 'analytics', title => 'Profit of an order', arguments => '{"order_id":{"minimum":1,"aliases":["id"]}}');
 PERFORM odin.register_tool('odin.list_quotas', toolset => 'money', scope => 'read', area => 'analytics', title => 'List quotas', result_key => 'quotas');
-PERFORM odin.register_tool('odin.set_quota', toolset => 'money', scope => 'admin', area => 'analytics', title => 'Set a quota', hints => again, arguments => '{"metric":{"enum":["jobs","grams","hours"]},"period":{"enum":["daily","weekly","monthly","semester"]},"limit_value":{"minimum":0,"aliases":["limit"]},"role_name":{"maxLength":63},"customer_id":{"minimum":1},"remove":{"description":"true takes it away."}}');
+PERFORM odin.register_tool('odin.set_quota', toolset => 'money', scope => 'admin', area => 'analytics', title => 'Set a quota', hints => again, arguments => '{"metric":{"enum":["jobs","grams","hours"]},"period":{"enum":["daily","weekly","monthly","semester"]},"limit_value":{"minimum":0,"maximum":1000000000,"aliases":["limit"]},"role_name":{"maxLength":63},"customer_id":{"minimum":1},"remove":{"description":"true takes it away."}}');
+PERFORM odin.register_tool('odin.set_quote', toolset => 'money', scope => 'write', area => 'orders', title => 'Quote sent or declined', hints => again, arguments => '{"quote_id":{"minimum":1,"aliases":["id"]},"status":{"enum":["sent","declined","expired"]},"notes":{"maxLength":2000}}');
+PERFORM odin.register_tool('odin.list_order_jobs', toolset => 'orders', scope => 'read', area => 'orders', title => 'Jobs of an order', result_key => 'jobs', page_by => '{id}',
+  arguments => page || '{"order_id":{"minimum":1},"status_filter":{"enum":["submitted","rejected","pending","scheduled","queued","printing","paused","active","completed","failed","cancelled"],"aliases":["status"]}}',
+  default_fields => '{id,item_name,status,order_number,line,pieces,good,due_date,progress_percent,actual_end}');
+-- all subjects
+PERFORM odin.register_tool('odin.delete_item', toolset => 'fleet,stock,catalog,orders', scope => 'write', area => 'registry', title => 'Delete or archive', hints => '{"destructive":true,"idempotent":false,"open_world":false}', aliases => '{archive_item}',
+  arguments => '{"kind":{"enum":["printer","model","product","customer","spool","filament","consumable","maintenance_task"]},"id":{"minimum":1}}');
+PERFORM odin.register_tool('odin.get_settings', toolset => 'fleet', scope => 'read', area => 'registry', title => 'Show the org''s rules');
+PERFORM odin.register_tool('odin.set_settings', toolset => 'fleet', scope => 'admin', area => 'registry', title => 'Change the org''s rules', hints => again,
+  arguments => '{"require_job_approval":{"enum":["false","true","all"]},"auto_dispatch":{"description":"true: printers set to it may start jobs by themselves."},"max_attempts":{"minimum":1,"maximum":100,"description":"Failures before a job is held."},"printer_stale_seconds":{"minimum":10,"maximum":86400},"printer_stall_seconds":{"minimum":60,"maximum":86400},"currency":{"pattern":"^[A-Z]{3}$"},"timezone":{"maxLength":60}}');
 -- reference
 PERFORM odin.register_tool('odin.calculate_print_cost', toolset => 'reference', scope => 'read', area => 'reference', title => 'Print Cost Calculator', aliases => '{reference.calculate_print_cost,reference_calculate_print_cost}',
   arguments => '{"printer_model":{"minLength":1,"maxLength":256,"pattern":"\\S","description":"Part of a printer''s name; without it a generic printer."},"filament_type":{"enum":["PLA","PETG","ABS","ASA","TPU","Nylon"]},"filament_cost_per_kg":{"minimum":0,"maximum":10000},"print_weight_grams":{"minimum":0.1,"maximum":100000},"print_time_hours":{"minimum":0.01,"maximum":9999},"electricity_rate_kwh":{"minimum":0,"maximum":10},"labor_rate_per_hour":{"minimum":0,"maximum":1000},"failure_rate_pct":{"minimum":0,"maximum":99},"live":{"description":"true: watts, failures and filament price from this farm."}}');
@@ -11371,8 +12160,8 @@ PERFORM odin.register_tool('odin.recommend_printer_for_farm', toolset => 'refere
 PERFORM odin.register_tool('odin.estimate_farm_capacity', toolset => 'reference', scope => 'read', area => 'reference', title => 'Farm Capacity Estimator', aliases => '{reference.estimate_farm_capacity,reference_estimate_farm_capacity}',
   arguments => '{"printers":{"type":"array","minItems":1,"maxItems":100,"items":{"type":"object","properties":{"model":{"type":"string","minLength":1,"maxLength":256},"count":{"type":"integer","minimum":1,"maximum":1000},"hours_per_day":{"type":"number","minimum":0.1,"maximum":24}},"required":["model","count","hours_per_day"],"additionalProperties":false}},"avg_print_time_hours":{"minimum":0.01,"maximum":720},"changeover_minutes":{"minimum":0,"maximum":1440},"live":{"description":"true: fleet and times from this farm."}}');
 END $reg$;
-$odin_file_80$::text)
-, ('api'::text, 'api/93_printer_tools.sql'::text, $odin_file_81$-- Direct control of printers in the registry: the farm's names and PrintMCP's, with its ranges, hints and the rule "preview unless confirm: true".
+$odin_file_89$::text)
+, ('api'::text, 'api/93_printer_tools.sql'::text, $odin_file_90$-- Direct control of printers in the registry: the farm's names and PrintMCP's, with its ranges, hints and the rule "preview unless confirm: true".
 DO $reg$
 DECLARE
   which constant jsonb := '{"printer_id":{"minimum":1,"description":"Which printer; may be left out when there is only one."}}';
@@ -11409,8 +12198,8 @@ BEGIN
     PERFORM odin.register_tool('odin.' || t.name, scope => t.scope, area => 'printers', toolset => CASE t.name WHEN 'get_command' THEN 'farm,printers' ELSE 'printers' END, title => t.title, hints => t.hints::jsonb, confirm => t.confirm, arguments => t.arguments);
   END LOOP;
 END $reg$;
-$odin_file_81$::text)
-, ('api'::text, 'api/94_model_tools.sql'::text, $odin_file_82$-- Registers the tools for files, model sites and slicing. Nothing is decided here.
+$odin_file_90$::text)
+, ('api'::text, 'api/94_model_tools.sql'::text, $odin_file_91$-- Registers the tools for files, model sites and slicing. Nothing is decided here.
 DO $reg$
 DECLARE
   page constant jsonb := '{"limit":{"minimum":1,"maximum":200,"description":"Rows per page."},"cursor":{"description":"next_cursor of the page before."}}';
@@ -11459,10 +12248,30 @@ PERFORM odin.register_tool('odin.get_task', scope => 'read', area => 'models', t
 PERFORM odin.register_tool('odin.cancel_task', scope => 'write', area => 'models', toolset => 'models', title => 'Cancel a background task', hints => '{"destructive":true,"idempotent":true}', arguments => '{"task_id":{"maxLength":64,"aliases":["id"]}}');
 PERFORM odin.register_tool('odin.list_tasks', scope => 'read', area => 'models', toolset => 'models', title => 'List background tasks', result_key => 'tasks', page_by => '{created_at,task_id}',
   arguments => page || '{"state_filter":{"enum":["queued","working","input_required","completed","failed","cancelled"],"aliases":["state"]},"kind_filter":{"maxLength":40,"aliases":["kind"]}}');
+PERFORM odin.register_tool('odin.set_source_token', scope => 'admin', area => 'models', toolset => 'models', title => 'Set a model site''s token', hints => '{"destructive":true,"idempotent":true}',
+  arguments => '{"source":{"enum":["thingiverse"]},"token":{"maxLength":500,"secret":true},"sealed":{"maxLength":4000,"description":"Made by the sidecar; leave it out."}}');
+PERFORM odin.register_tool('odin.thingiverse_search_models', scope => 'read', area => 'models', toolset => 'models', title => 'Search Thingiverse for 3D Models', hints => '{"idempotent":true,"open_world":true}',
+  arguments => '{"query":{"minLength":1,"maxLength":200},"limit":{"minimum":1,"maximum":30,"description":"Results per page."},"page":{"minimum":1}}',
+  output => '{"type":"object","properties":{"query":{"type":"string"},"total":{"type":"integer"},"count":{"type":"integer"},"page":{"type":"integer"},"results":{"type":"array","items":{"type":"object","properties":{"id":{"type":["integer","null"]},
+    "name":{"type":["string","null"]},"creator":{"type":["string","null"]},"url":{"type":["string","null"]},"thumbnail":{"type":["string","null"]},"like_count":{"type":["integer","null"]},"is_nsfw":{"type":["boolean","null"]}}}},
+    "task_id":{"type":"string"},"task_state":{"type":"string"},"hint":{"type":"string"}},"required":["query","page"]}');
+PERFORM odin.register_tool('odin.thingiverse_get_model', scope => 'read', area => 'models', toolset => 'models', title => 'Get Thingiverse Model Details', hints => '{"idempotent":true,"open_world":true}',
+  arguments => '{"thing_id":{"minimum":1,"aliases":["id"]}}',
+  output => '{"type":"object","properties":{"id":{"type":"integer"},"name":{"type":["string","null"]},"creator":{"type":["string","null"]},"license":{"type":["string","null"]},"url":{"type":["string","null"]},"description":{"type":["string","null"]},
+    "file_count":{"type":"integer"},"files":{"type":"array","items":{"type":"object","properties":{"file_id":{"type":["integer","null"]},"name":{"type":["string","null"]},"size_bytes":{"type":["integer","null"]},"download_url":{"type":["string","null"]}}}},
+    "task_id":{"type":"string"},"task_state":{"type":"string"},"hint":{"type":"string"}},"required":["id"]}');
+PERFORM odin.register_tool('odin.thingiverse_download_model', scope => 'write', area => 'models', toolset => 'models', title => 'Download Thingiverse Model Files', hints => '{"destructive":false,"idempotent":false,"open_world":true}',
+  arguments => '{"thing_id":{"minimum":1,"aliases":["id"]},"file_id":{"minimum":1,"description":"One file of the thing."},"include_all_files":{"description":"Also files that are no models."},"dest_subdir":{"maxLength":128,"description":"Folder inside the store."}}',
+  output => '{"type":"object","properties":{"thing_id":{"type":"integer"},"name":{"type":["string","null"]},"license":{"type":["string","null"]},"author":{"type":["string","null"]},"source_url":{"type":["string","null"]},"dest_dir":{"type":"string"},"downloaded_count":{"type":"integer"},
+    "files":{"type":"array","items":{"type":"object","properties":{"name":{"type":"string"},"path":{"type":"string"},"size_bytes":{"type":"integer"},"sha256":{"type":"string"},"file_id":{"type":"integer"}}}},
+    "skipped":{"type":"array","items":{"type":"object","properties":{"name":{"type":["string","null"]},"reason":{"type":"string"}}}},"task_id":{"type":"string"},"task_state":{"type":"string"},"hint":{"type":"string"}},"required":["thing_id","dest_dir"]}');
+PERFORM odin.register_tool('odin.fetch_file', scope => 'write', area => 'models', toolset => 'models', title => 'Fetch a file from the web', hints => '{"destructive":false,"idempotent":true,"open_world":true}',
+  arguments => '{"url":{"minLength":8,"maxLength":2000},"name":{"maxLength":400,"aliases":["path","filename"]},"license":{"maxLength":200,"description":"Licence of the design, as CC BY 4.0."},"author":{"maxLength":200},"source_url":{"maxLength":2000}}');
 PERFORM odin.register_resource('odin://files/{sha256}', 'odin.resource_file', 'file', 'File', area => 'models', mime_type => 'application/octet-stream');
 END $reg$;
-$odin_file_82$::text)
-, ('api'::text, 'api/95_demo.sql'::text, $odin_file_83$-- A farm to look at: 12 printers, 40 spools, 6 customers, 30 orders, a month of work done by the farm's own functions. The same every time.
+$odin_file_91$::text)
+, ('api'::text, 'api/95_demo.sql'::text, $odin_file_92$-- A farm to look at: 12 printers, 40 spools, 6 customers, 30 orders, a month of work done by the farm's own functions. The same every time: nothing is
+-- left to chance, and all times count back from the full hour.
 -- Only for an org that has no printers yet; for people in the database.
 CREATE OR REPLACE FUNCTION odin.demo_farm(org bigint DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -11497,8 +12306,8 @@ BEGIN
     ('Polymaker', 'ASA Grey', 'ASA', 'grey', '#8A8D8F', 34.9, 240, 260, 90, 100, false), ('NinjaTek', 'NinjaFlex', 'TPU', 'black', '#0A0A0A', 79, 225, 235, 40, 50, false), ('Bambu Lab', 'PA6-CF', 'NYLON_CF', 'black', '#151515', 89.99, 260, 290, 80, 100, true),
     ('eSun', 'ABS+ Natural', 'ABS', 'natural', '#EFE8D8', 19.5, 230, 270, 95, 110, false)) v;
   INSERT INTO odin.spools(org_id, filament_id, code, initial_mg, price, vendor, lot_number, storage_location, purchased_on)
-  SELECT f, x.id, 'DEMO-' || f || '-' || lpad((row_number() OVER (ORDER BY n, x.id))::text, 3, '0'), CASE WHEN n = 4 THEN 750000 ELSE 1000000 END, round(x.cost_per_kg * CASE WHEN n = 4 THEN 0.75 ELSE 1 END, 2), x.brand, format('L%s', 2400 + x.id % 97), format('shelf %s', 1 + (x.id % 5)), current_date - 40
-    FROM odin.filaments x, generate_series(1, 4) n WHERE x.org_id = f;
+  SELECT f, x.id, 'DEMO-' || f || '-' || lpad((row_number() OVER (ORDER BY n, x.id))::text, 3, '0'), CASE WHEN n = 4 THEN 750000 ELSE 1000000 END, round(x.cost_per_kg * CASE WHEN n = 4 THEN 0.75 ELSE 1 END, 2), x.brand, format('L%s', 2400 + (x.place * 7 + n) % 97), format('shelf %s', 1 + x.place % 5), current_date - 40
+    FROM (SELECT y.*, row_number() OVER (ORDER BY y.id) AS place FROM odin.filaments y WHERE y.org_id = f) x, generate_series(1, 4) n;
   INSERT INTO odin.printers(org_id, name, nickname, model, protocol, slot_count, group_name, location, tags, bed_x_mm, bed_y_mm, bed_z_mm, enclosed, watts, price, life_hours, plate_surface)
   SELECT f, v.* FROM (VALUES ('MK4-1', 'Anna', 'Prusa MK4S', 'virtual', 1, 'prusa', 'room A', '{pla,petg}'::text[], 250, 210, 220, false, 200, 799, 8000, 'smooth'), ('MK4-2', 'Bert', 'Prusa MK4S', 'virtual', 1, 'prusa', 'room A', '{pla,petg}', 250, 210, 220, false, 200, 799, 8000, 'smooth'),
     ('MK4-3', 'Cleo', 'Prusa MK4S', 'virtual', 1, 'prusa', 'room A', '{pla,petg}', 250, 210, 220, false, 200, 799, 8000, 'smooth'), ('MK4-4', 'Dora', 'Prusa MK4S', 'virtual', 1, 'prusa', 'room A', '{pla}', 250, 210, 220, false, 200, 799, 8000, 'smooth'),
@@ -11547,6 +12356,7 @@ DECLARE
   skus constant text[] := '{KIT-S,BAG-12,DESK,FRAME,POT}';
   buyers bigint[] := ARRAY(SELECT c.id FROM odin.customers c WHERE c.org_id = f ORDER BY c.id);
   shift timestamptz;
+  hour constant timestamptz := date_trunc('hour', now());
   busy jsonb := '{}';
   j record;
   r odin.runs;
@@ -11557,7 +12367,7 @@ DECLARE
   inv odin.invoices;
 BEGIN
   FOR i IN 1..30 LOOP
-    ordered := date_trunc('hour', now()) - make_interval(days => 31 - i, hours => (i * 7) % 11);
+    ordered := hour - make_interval(days => 31 - i, hours => (i * 7) % 11);
     INSERT INTO odin.orders(org_id, customer_id, order_number, channel, external_id, ordered_at, due_at, priority, shipping_charged, platform_fees, created_by)
     VALUES (f, buyers[1 + (i * 5) % 6], odin._next_number(f, 'order', 'O-'), CASE WHEN i % 3 = 0 THEN 'etsy' ELSE 'manual' END, CASE WHEN i % 3 = 0 THEN format('ET-%s', 88000 + i) END, ordered, ordered + make_interval(days => 5 + i % 7), (ARRAY[3, 3, 2, 3, 4, 1])[1 + i % 6],
       CASE WHEN i % 3 = 0 THEN 4.9 ELSE 0 END, CASE WHEN i % 3 = 0 THEN 2.1 ELSE 0 END, 'demo') RETURNING id INTO ord;
@@ -11566,6 +12376,7 @@ BEGIN
       PERFORM odin._add_line(ord, jsonb_build_object('model_id', (SELECT m.id FROM odin.models m WHERE m.org_id = f AND m.sku = (ARRAY['HANDLE', 'CAP', 'STAND'])[1 + i % 3]), 'quantity', 2 + i % 5), true, false);
     END IF;
     UPDATE odin.orders o SET created_at = ordered WHERE o.id = ord;
+    UPDATE odin.jobs x SET created_at = ordered FROM odin.order_lines l WHERE l.id = x.order_line_id AND l.order_id = ord;
     CONTINUE WHEN i > 24;
     FOR pass IN 1..4 LOOP
       FOR j IN SELECT x.id, x.estimated_seconds FROM odin.jobs x JOIN odin.order_lines l ON l.id = x.order_line_id WHERE l.order_id = ord AND x.status = 'pending' ORDER BY x.id LOOP
@@ -11575,7 +12386,7 @@ BEGIN
         r := odin._claim_run(j.id, NULL, true);
         starts := greatest(ordered + interval '2 hours', coalesce((busy->>r.printer_id::text)::timestamptz, '-infinity'));
         bad := n % 11 = 0;
-        ends := least(starts + make_interval(secs => j.estimated_seconds * CASE WHEN bad THEN 0.4 ELSE 0.95 + (n % 7) * 0.02 END), now() - interval '10 minutes');
+        ends := least(starts + make_interval(secs => j.estimated_seconds * CASE WHEN bad THEN 0.4 ELSE 0.95 + (n % 7) * 0.02 END), hour - interval '10 minutes');
         UPDATE odin.runs x SET claimed_at = starts, status = 'printing', started_at = starts WHERE x.id = r.id;
         PERFORM odin.apply_finish(r.id, CASE WHEN bad THEN 'failed' ELSE 'completed' END, CASE WHEN NOT bad AND n % 17 = 0 THEN greatest(r.pieces - 1, 0) END, NULL, CASE WHEN bad OR n % 17 = 0 THEN reasons[1 + n % 6] END, NULL, 'printer', NULL,
           CASE WHEN bad THEN 40 END, NULL, round(j.estimated_seconds / 3600.0 * 110, 1), ends);
@@ -11585,15 +12396,17 @@ BEGIN
     END LOOP;
     UPDATE odin.jobs x SET created_at = ordered FROM odin.order_lines l WHERE l.id = x.order_line_id AND l.order_id = ord;
     IF (SELECT o.status FROM odin.orders o WHERE o.id = ord) = 'fulfilled' AND i <= 22 THEN
-      shift := least(ordered + make_interval(days => 3 + i % 5), now() - interval '2 hours');
+      shift := least(ordered + make_interval(days => 3 + i % 5), hour - interval '2 hours');
       PERFORM odin.ship_order(ord, 'DHL', format('JD0146%s', 700000 + i), 4.2, false);
       UPDATE odin.orders o SET shipped_at = shift WHERE o.id = ord;
       PERFORM odin.create_invoice(ord);
+      UPDATE odin.invoices v SET issued_on = (shift AT TIME ZONE 'UTC')::date, due_on = (shift AT TIME ZONE 'UTC')::date + 14 WHERE v.order_id = ord;
       IF i % 5 <> 0 THEN
-        UPDATE odin.invoices v SET status = 'paid', paid_on = current_date WHERE v.order_id = ord;
+        UPDATE odin.invoices v SET status = 'paid', paid_on = least(v.due_on, (hour AT TIME ZONE 'UTC')::date) WHERE v.order_id = ord;
       END IF;
     END IF;
   END LOOP;
+  UPDATE odin.alerts a SET created_at = x.finished_at FROM odin.runs x WHERE x.id = a.run_id AND a.org_id = f;
   UPDATE odin.alerts a SET is_read = true, read_by = 'demo', read_at = now() WHERE a.org_id = f AND a.id NOT IN (SELECT x.id FROM odin.alerts x WHERE x.org_id = f ORDER BY x.id DESC LIMIT 6);
 END $f$;
 
@@ -11622,13 +12435,13 @@ BEGIN
   INSERT INTO odin.printer_events(org_id, printer_id, at, kind, severity, message) SELECT f, p.id, now() - interval '3 hours', 'offline', 'warning', 'no answer for 60 s' FROM odin.printers p WHERE p.org_id = f AND p.name = 'VOR-2';
   PERFORM odin._alert(f, 'printer_error', 'VOR-2 does not answer', 'no answer for 3 hours', printer => (SELECT p.id FROM odin.printers p WHERE p.org_id = f AND p.name = 'VOR-2'));
   INSERT INTO odin.maintenance_log(org_id, printer_id, printer_name, task_id, task_name, performed_by, performed_at, notes, downtime_minutes)
-  SELECT f, p.id, p.name, t.id, t.name, 'demo', now() - make_interval(days => (3 + p.id % 15)::int), 'as planned', 20 FROM odin.printers p JOIN odin.maintenance_tasks t ON t.org_id = f AND t.name IN ('General cleaning', 'Firmware check') WHERE p.org_id = f AND p.name NOT IN ('MINI-2', 'MK4-4');
+  SELECT f, p.id, p.name, t.id, t.name, 'demo', now() - make_interval(days => 3 + length(p.name) * ascii(right(p.name, 1)) % 15), 'as planned', 20 FROM odin.printers p JOIN odin.maintenance_tasks t ON t.org_id = f AND t.name IN ('General cleaning', 'Firmware check') WHERE p.org_id = f AND p.name NOT IN ('MINI-2', 'MK4-4');
   INSERT INTO odin.blackouts(org_id, from_time, until_time, reason) VALUES (f, '22:30', '05:30', 'quiet hours');
   INSERT INTO odin.quotas(org_id, metric, period, limit_value) VALUES (f, 'grams', 'daily', 20000);
 END $f$;
 GRANT EXECUTE ON FUNCTION odin.demo_farm(bigint) TO odin_admin;
-$odin_file_83$::text)
-, ('api'::text, 'api/99_finish.sql'::text, $odin_file_84$-- The last step of an install or update: guards, policies, grants, seeds; and the farm's clock.
+$odin_file_92$::text)
+, ('api'::text, 'api/99_finish.sql'::text, $odin_file_93$-- The last step of an install or update: guards, policies, grants, seeds; and the farm's clock.
 -- Runs again at every update, so everything here is idempotent.
 
 -- The clock. The sidecar calls it every few seconds; one at a time, and harmless at any rate.
@@ -11646,8 +12459,10 @@ BEGIN
   UPDATE odin.consents SET state = 'expired' WHERE state IN ('pending', 'approved') AND expires_at < now();
   PERFORM odin._expire_tasks();
   PERFORM odin._expire_bridge();
+  DELETE FROM odin_private.sign_ins WHERE expires_at < now() - interval '1 hour';
   PERFORM odin._collect_files();
   PERFORM odin.telemetry_partitions();
+  PERFORM odin._farm_clock();
   RETURN jsonb_build_object('sealed', sealed, 'pruned', pruned, 'seal', (SELECT jsonb_build_object('n', n, 'rows', row_count, 'digest', encode(digest, 'hex')) FROM odin.audit_seals ORDER BY n DESC LIMIT 1));
 END $f$;
 COMMENT ON FUNCTION odin.tick() IS 'The farm''s clock: seals the audit, prepares partitions, drops what has expired. The sidecar calls it; calling it more often does no harm.';
@@ -11660,7 +12475,7 @@ DECLARE
 BEGIN
   INSERT INTO odin_private.secrets VALUES ('seal', decode(odin._random_hex(32), 'hex')) ON CONFLICT DO NOTHING;
   PERFORM odin._guard_audit();
-  FOREACH t IN ARRAY ARRAY['odin.members', 'odin.access_rules', 'odin_private.keys', 'odin.guarded_tables', 'odin.tools', 'odin.toolsets', 'odin.tool_aliases'] LOOP
+  FOREACH t IN ARRAY ARRAY['odin.members', 'odin.access_rules', 'odin_private.keys', 'odin.issuers', 'odin.guarded_tables', 'odin.tools', 'odin.toolsets', 'odin.tool_aliases'] LOOP
     CONTINUE WHEN EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = t::regclass AND tgname = 'humans_only');
     EXECUTE format('CREATE TRIGGER humans_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION odin._humans_only_trigger()', t);
   END LOOP;
@@ -11673,7 +12488,9 @@ BEGIN
               WHERE p.pronamespace = s::regnamespace AND p.proowner = 'odin_owner'::regrole AND EXISTS (SELECT 1 FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0));
   END LOOP;
   GRANT EXECUTE ON FUNCTION odin.orgs_of(name), odin.customers_of(name), odin.colleagues_of(name), odin.my_org(), odin.fail(text, text, text, jsonb), odin.cursor_decode(text), odin.cursor_encode(jsonb), odin._unbase64url(text),
-    odin.call(text, jsonb, jsonb), odin._memberships(name), odin._call_changes(), odin.list_keys(), odin.progress(numeric, numeric, text), odin.log(text, jsonb) TO odin_viewer, odin_customer, odin_bi;
+    odin.call(text, jsonb, jsonb), odin._call_changes(), odin.list_keys(), odin.progress(numeric, numeric, text), odin.log(text, jsonb) TO odin_viewer, odin_customer, odin_bi;
+  REVOKE EXECUTE ON FUNCTION odin._memberships(name) FROM odin_viewer, odin_customer, odin_bi;
+  REVOKE INSERT, UPDATE, DELETE ON odin.reference_printers, odin.reference_filaments, odin.reference_platforms FROM odin_admin;
   GRANT EXECUTE ON FUNCTION odin.search_tools(text, int), odin.call_tool(text, jsonb) TO odin_viewer, odin_customer;
   GRANT EXECUTE ON FUNCTION odin.verify_audit() TO odin_operator;
   GRANT EXECUTE ON FUNCTION odin.mint_key, odin.revoke_key(bigint), odin.rotate_key(bigint, interval, text), odin.client_configs(text, text, text) TO odin_viewer, odin_customer;
@@ -11708,7 +12525,7 @@ BEGIN
   END LOOP;
 END $f$;
 COMMENT ON FUNCTION odin.demo_org() IS 'Makes the org Demo Farm with a viewer, an operator and an administrator, and mints a key for each (returned once). For superusers.';
-$odin_file_84$::text)
+$odin_file_93$::text)
 $odin_source$;
 REVOKE ALL ON FUNCTION odin.source() FROM PUBLIC;
 CREATE FUNCTION odin._source_version() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'SELECT ''0.1.0''::text';

@@ -3,6 +3,8 @@
 #   tests/bench/core.sh [SECONDS]     on the cluster that PGHOST, PGPORT and PGUSER (a superuser) name; fsync should be on
 # Prints a table; nothing is judged here except that every statement succeeds.
 set -euo pipefail
+# shellcheck source=tests/bench/lib.sh
+. "$(dirname "$0")/lib.sh"
 seconds=${1:-10}
 : "${PGHOST:?name a cluster: PGHOST, PGPORT, PGUSER}" "${PGUSER:?name a superuser: PGUSER}"
 bin=$(pg_config --bindir)
@@ -48,8 +50,11 @@ cpu() { # script role: microseconds a call
     } >"$work/cpu.sql"
     psql -qXAt -U "$2" -d "$db" -f "$work/cpu.sql" | awk -v hz="$(getconf CLK_TCK)" '$1 == "ticks" { if (n++) print ($2 - t) * 1000000 / hz / 4000; t = $2 }'
 }
-awk -v r="$(cpu read_raw demo_operator)" -v d="$(cpu read_call odin_gateway)" -v wr="$(cpu write_raw demo_operator)" -v wd="$(cpu write_call odin_gateway)" \
-    'BEGIN { printf "\n| backend CPU a call | read: raw %.0f us, dispatcher %.0f us, added %.0f us | write: raw %.0f us, dispatcher %.0f us, ratio %.2f |\n", r, d, d - r, wr, wd, wd / wr }'
+read_raw=$(cpu read_raw demo_operator) read_call=$(cpu read_call odin_gateway) write_raw=$(cpu write_raw demo_operator) write_call=$(cpu write_call odin_gateway)
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / b }'; }
+echo
+figure dispatcher.read_added "$(awk -v a="$read_call" -v b="$read_raw" 'BEGIN { printf "%.0f", a - b }')" us '<=150' "CPU that the dispatcher adds to a read ($read_raw us raw)"
+figure dispatcher.write_ratio "$(ratio "$write_call" "$write_raw")" x '<=2' "CPU of a dispatched write against the raw one ($write_raw us)"
 # Row-level access: 1 M jobs over 50 orgs; a member of five of them against the owner with the filter written by hand.
 sql <"$(dirname "$0")/orgs.sql" >/dev/null
 orgs=$(sql -c "SELECT string_agg(org_id::text, ',') FROM odin.members WHERE role_name = 'bench_five'")
@@ -57,4 +62,4 @@ echo "SELECT count(*) FROM odin.list_queue(100);" >"$work/queue_member.sql"
 echo "SELECT count(*) FROM bench.queue_by_hand(ARRAY[$orgs]::bigint[]);" >"$work/queue_owner.sql"
 read -r member _ < <(run queue_member bench_five 1)
 read -r owner _ < <(run queue_owner "$(sql -c 'SELECT current_user')" 1)
-awk -v m="$member" -v o="$owner" 'BEGIN { printf "\n| list_queue, 1 M jobs in 50 orgs | as a member of five: %.3f ms | owner, filter by hand: %.3f ms | ratio %.2f |\n", m, o, m / o }'
+figure access.list_queue "$(ratio "$member" "$owner")" x '<=1.5' "list_queue of 1 M jobs in 50 orgs: member of five ($member ms) against the owner with the filter by hand ($owner ms)"

@@ -23,15 +23,18 @@ pub enum Channel {
     Bridge,
     /// A session of an older revision changed what it watches.
     Sessions,
+    /// An issuer's keys are wanted.
+    SignIn,
 }
 
 impl Channel {
-    const ALL: [(Channel, &'static str); 5] = [
+    const ALL: [(Channel, &'static str); 6] = [
         (Channel::Registry, "odin_registry"),
         (Channel::Resources, "odin_resources"),
         (Channel::Work, "odin_work"),
         (Channel::Bridge, "odin_bridge"),
         (Channel::Sessions, "odin_sessions"),
+        (Channel::SignIn, "odin_sign_in"),
     ];
 
     fn named(name: &str) -> Option<Channel> {

@@ -21,9 +21,9 @@ use super::{hex, Chunker, CHUNK};
 use crate::app::App;
 use crate::config::Serve;
 use crate::db::Live;
-use crate::gateway::{CallOptions, Caller, Outcome};
+use crate::door::{text, Door, Visitor};
+use crate::gateway::{CallOptions, Caller, Face, Outcome};
 use crate::rest::answer::{self, error};
-use crate::rest::door::{text, Door};
 
 const BEGIN: &str = "SELECT odin.gateway_upload_begin($1, $2, $3)";
 const SEND: &str = "SELECT odin.gateway_upload_chunk($1, $2, $3, $4)";
@@ -110,7 +110,7 @@ async fn upload(
             &stored,
         ),
         Err(error) => {
-            let mut response = answer::fail(error, &visitor.request_id);
+            let mut response = desk.door.refuse(error, &parts.headers, &visitor).await;
             // What is still on its way belongs to this request.
             response
                 .headers_mut()
@@ -123,26 +123,13 @@ async fn upload(
 async fn take(
     desk: &Desk,
     parts: &Parts,
-    visitor: &crate::rest::door::Visitor,
+    visitor: &Visitor,
     name: &str,
     body: Body,
 ) -> Result<Value, Refused> {
     desk.door.check_origin(parts)?;
-    let caller = desk.door.admit(&parts.headers, visitor).await?;
-    let _counted = desk
-        .app
-        .limits
-        .call(&caller.principal, "upload_file")
-        .map_err(|many| {
-            let mut refused = error(
-                "rate_limited",
-                429,
-                format!("Too many {}.", many.what),
-                "Wait and repeat.",
-            );
-            refused["retry_after"] = json!(many.retry_after);
-            refused
-        })?;
+    let caller = desk.door.admit(&parts.headers, visitor, Face::Rest).await?;
+    let _counted = desk.door.counted(&caller, "upload_file")?;
     let announced = text(&parts.headers, "content-length").and_then(|n| n.parse::<u64>().ok());
     let credential = caller.credential().as_str();
     let options = Value::Object(caller.options());
@@ -250,16 +237,16 @@ async fn download(
 ) -> Response {
     let (parts, _) = request.into_parts();
     let visitor = desk.door.visitor(&parts.headers, peer.ip());
-    match give(desk, &parts, &visitor, &name, link.ticket).await {
+    match give(desk.clone(), &parts, &visitor, &name, link.ticket).await {
         Ok(response) => response,
-        Err(error) => answer::fail(error, &visitor.request_id),
+        Err(error) => desk.door.refuse(error, &parts.headers, &visitor).await,
     }
 }
 
 async fn give(
     desk: Arc<Desk>,
     parts: &Parts,
-    visitor: &crate::rest::door::Visitor,
+    visitor: &Visitor,
     name: &str,
     ticket: Option<String>,
 ) -> Result<Response, Refused> {
@@ -267,7 +254,7 @@ async fn give(
     let ticket = match ticket {
         Some(ticket) => ticket,
         None => {
-            let caller = desk.door.admit(&parts.headers, visitor).await?;
+            let caller = desk.door.admit(&parts.headers, visitor, Face::Rest).await?;
             let file = desk
                 .call(&caller, "get_file", json!({"file": name}))
                 .await?;

@@ -1,18 +1,17 @@
 //! The door of /mcp. In this order: Host and Origin, the key, the body; then the revision decides who serves it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use http::{header, request::Parts, HeaderMap, HeaderValue, Method, Request, StatusCode};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
-use serde_json::{json, Value};
+use serde_json::Value;
 
 use super::ask::Link;
 use super::handler::Handler;
@@ -22,11 +21,10 @@ use super::message::{
 };
 use super::{farm_error, not_allowed, rpc_error};
 use crate::app::App;
-use crate::auth::{presented, Refusal};
 use crate::config::Serve;
+use crate::door::{forget_presented, Door, Visitor};
 use crate::gateway::{Caller, Face};
 use crate::limits::Counted;
-use crate::origin::Origins;
 
 tokio::task_local! {
     /// The handler of the request being served: rmcp's factory is not given the request.
@@ -37,11 +35,8 @@ type Modern = StreamableHttpService<Handler, NeverSessionManager>;
 
 pub struct Front {
     app: Arc<App>,
+    door: Door,
     modern: Modern,
-    origins: Origins,
-    trusted_proxies: Vec<IpAddr>,
-    max_body: usize,
-    body_timeout: Duration,
     max_streams: usize,
 }
 
@@ -63,135 +58,67 @@ impl Front {
         };
         Front {
             modern: StreamableHttpService::new(current, Arc::default(), http),
-            origins: Origins::new(config),
-            trusted_proxies: config.trusted_proxies.clone(),
-            max_body: config.max_body,
-            body_timeout: config.body_timeout(),
+            door: Door::new(app.clone(), config),
             max_streams: config.max_streams,
             app,
         }
     }
 
-    /// Who is really calling: the nearest address that is no proxy of ours.
-    pub fn client_ip(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
-        if !self.trusted_proxies.contains(&peer) {
-            return peer;
+    /// A refusal of the whole request, before any tool.
+    async fn refuse(&self, mut error: Value, asked: &HeaderMap, visitor: &Visitor) -> Response {
+        let challenge = self.door.challenge(asked, visitor, &error).await;
+        let close = error["status"] == 408;
+        forget_presented(&mut error);
+        let mut response = farm_error(None, error);
+        let headers = response.headers_mut();
+        if let Some(challenge) = challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        let forwarded = text_header(headers, "x-forwarded-for").unwrap_or_default();
-        forwarded
-            .rsplit(',')
-            .filter_map(|text| text.trim().parse().ok())
-            .find(|ip| !self.trusted_proxies.contains(ip))
-            .unwrap_or(peer)
+        if close {
+            // What is still on its way belongs to this request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
-    /// Host, Origin and key, for any face. `Err` is the finished refusal.
-    pub async fn admit(
+    /// Whoever has a key.
+    async fn admitted(
         &self,
-        parts: &Parts,
-        peer: IpAddr,
-        face: Face,
-    ) -> Result<Arc<Caller>, Box<Response>> {
-        let headers = &parts.headers;
-        if let Err(text) = self.origins.check(&parts.uri, headers) {
-            self.app.metrics.refused("origin");
-            return Err(Box::new(rpc_error(
-                StatusCode::FORBIDDEN,
+        parts: Parts,
+        body: Body,
+        caller: Arc<Caller>,
+        visitor: &Visitor,
+    ) -> Response {
+        let modern = text_header(&parts.headers, VERSION_HEADER).is_some_and(|v| v >= MODERN);
+        let over = !modern && legacy::is_over(&self.app, &caller, &parts.headers);
+        match parts.method {
+            _ if over => rpc_error(
+                StatusCode::NOT_FOUND,
                 None,
-                -403,
-                text.to_owned(),
+                -404,
+                "This session has ended; start a new one with initialize.".to_owned(),
                 None,
-            )));
-        }
-        let ip = self.client_ip(headers, peer);
-        let key = presented(headers);
-        let admitted = match key {
-            Ok(key) => self.app.auth.authenticate(key, Some(ip)).await,
-            Err(refusal) => Err(refusal),
-        };
-        let principal = admitted.map_err(|refusal| {
-            self.app.metrics.refused("auth");
-            Box::new(refused(refusal))
-        })?;
-        let toolsets = text_header(headers, "x-mcp-toolsets").map(|text| {
-            text.split(',')
-                .map(str::trim)
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-                .collect::<Arc<[String]>>()
-        });
-        Ok(Arc::new(Caller {
-            principal,
-            face,
-            ip: Some(ip),
-            request_id: request_id(headers),
-            toolsets: toolsets.filter(|list| !list.is_empty()),
-            readonly: text_header(headers, "x-mcp-readonly").is_some_and(|text| {
-                matches!(text.to_ascii_lowercase().as_str(), "true" | "1" | "yes")
-            }),
-        }))
-    }
-
-    async fn body(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Box<Response>> {
-        let too_large = || {
-            self.app.metrics.refused("body_size");
-            let text = format!("The body is larger than {} bytes.", self.max_body);
-            let data = json!({"error": {"code": "payload_too_large", "retriable": false,
-                                        "status": 413, "detail": text}});
-            Box::new(rpc_error(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                None,
-                -413,
-                text,
-                Some(data),
-            ))
-        };
-        let announced = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|n| n.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|n| n > self.max_body) {
-            return Err(too_large());
-        }
-        let mut stream = body.into_data_stream();
-        let read = async {
-            let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
-            while let Some(chunk) = stream.next().await {
-                let Ok(chunk) = chunk else {
-                    let text = "The body ended early.".to_owned();
-                    return Err(Box::new(rpc_error(
-                        StatusCode::BAD_REQUEST,
-                        None,
-                        INVALID_REQUEST,
-                        text,
-                        None,
-                    )));
-                };
-                if bytes.len() + chunk.len() > self.max_body {
-                    return Err(too_large());
-                }
-                bytes.extend_from_slice(&chunk);
+            ),
+            Method::POST => self.post(parts, body, caller, visitor).await,
+            Method::GET if !modern && reads_streams(&parts.headers) => {
+                let app = self.app.clone();
+                legacy::stream(app, caller, &parts.headers, self.max_streams).await
             }
-            Ok(bytes.freeze())
-        };
-        match tokio::time::timeout(self.body_timeout, read).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.app.metrics.refused("body_time");
-                let text = "The body did not arrive in time.".to_owned();
-                let mut response = rpc_error(StatusCode::REQUEST_TIMEOUT, None, -408, text, None);
-                // What is still on its way belongs to this request.
-                response
-                    .headers_mut()
-                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
-                Err(Box::new(response))
-            }
+            Method::DELETE if !modern => legacy::end(&self.app, &caller, &parts.headers).await,
+            _ => not_allowed("POST"),
         }
     }
 
-    async fn post(&self, parts: Parts, body: Body, caller: Arc<Caller>) -> Response {
-        let bytes = match self.body(&parts.headers, body).await {
+    async fn post(
+        &self,
+        parts: Parts,
+        body: Body,
+        caller: Arc<Caller>,
+        visitor: &Visitor,
+    ) -> Response {
+        let bytes = match self.door.bytes(&parts.headers, body).await {
             Ok(bytes) => bytes,
-            Err(response) => return *response,
+            Err(error) => return self.refuse(error, &parts.headers, visitor).await,
         };
         let message = match Message::parse(&bytes) {
             Ok(message) => message,
@@ -219,12 +146,9 @@ impl Front {
         }
         let quiet = accept == Accept::Json;
         let counted = match (message.tool(), &message.kind) {
-            (Some(tool), Kind::Request) => match self.app.limits.call(&caller.principal, tool) {
+            (Some(tool), Kind::Request) => match self.door.counted(&caller, tool) {
                 Ok(counted) => Some(counted),
-                Err(too_many) => {
-                    self.app.metrics.refused("rate");
-                    return farm_error(message.id().cloned(), rate_limited(&too_many));
-                }
+                Err(error) => return farm_error(message.id().cloned(), error),
             },
             _ => None,
         };
@@ -282,9 +206,7 @@ impl Front {
             "subscriptions/listen" => {
                 match self.app.limits.stream(&caller.principal, self.max_streams) {
                     Ok(stream) => counted = Some(stream),
-                    Err(too_many) => {
-                        return farm_error(message.id().cloned(), rate_limited(&too_many))
-                    }
+                    Err(too_many) => return farm_error(message.id().cloned(), too_many.error()),
                 }
             }
             _ => {}
@@ -366,64 +288,6 @@ impl Accept {
     }
 }
 
-fn rate_limited(too_many: &crate::limits::TooMany) -> Value {
-    json!({
-        "code": "rate_limited", "status": 429, "retriable": true,
-        "retry_after": too_many.retry_after,
-        "detail": format!("Too many {} with this key.", too_many.what),
-        "hint": format!("Wait {} s and repeat the call.", too_many.retry_after),
-    })
-}
-
-fn refused(refusal: Refusal) -> Response {
-    let (error, challenge) = match refusal {
-        Refusal::Missing => (
-            json!({"code": "not_authenticated", "status": 401, "retriable": false,
-                   "detail": "No key was presented.",
-                   "hint": "Send Authorization: Bearer <key>, or X-API-Key."}),
-            Some("Bearer realm=\"odin_farm\""),
-        ),
-        Refusal::Unknown(error) if error["status"] == 403 => (
-            error,
-            Some("Bearer realm=\"odin_farm\", error=\"insufficient_scope\""),
-        ),
-        Refusal::Unknown(error) => (
-            error,
-            Some("Bearer realm=\"odin_farm\", error=\"invalid_token\""),
-        ),
-        Refusal::Slow { retry_after } => (
-            json!({"code": "rate_limited", "status": 429, "retriable": true,
-                   "retry_after": retry_after,
-                   "detail": "Too many keys that do not exist came from this address.",
-                   "hint": "Check the key, and wait."}),
-            None,
-        ),
-        Refusal::Unavailable(error) => (error, None),
-    };
-    let mut response = farm_error(None, error);
-    if let Some(challenge) = challenge {
-        response.headers_mut().insert(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static(challenge),
-        );
-    }
-    response
-}
-
-/// The caller's own request id if it is a tame one, else a new one.
-fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let tame = |id: &&str| {
-        (1..=64).contains(&id.len())
-            && id
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    };
-    match text_header(headers, "x-request-id").filter(tame) {
-        Some(id) => id.into(),
-        None => crate::random_id().into(),
-    }
-}
-
 pub async fn serve(
     State(front): State<Arc<Front>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -432,36 +296,22 @@ pub async fn serve(
     let (parts, body) = request.into_parts();
     let origin = parts.headers.get(header::ORIGIN).cloned();
     if parts.method == Method::OPTIONS {
-        return front.origins.preflight(&parts.uri, &parts.headers);
+        return front.door.origins.preflight(&parts.uri, &parts.headers);
     }
-    let caller = match front.admit(&parts, peer.ip(), Face::Mcp).await {
-        Ok(caller) => caller,
-        Err(response) => return *response,
+    let visitor = front.door.visitor(&parts.headers, peer.ip());
+    if let Err(error) = front.door.check_origin(&parts) {
+        return front.refuse(error, &parts.headers, &visitor).await;
+    }
+    let admitted = front.door.admit(&parts.headers, &visitor, Face::Mcp);
+    let mut response = match admitted.await {
+        Ok(caller) => front.admitted(parts, body, caller, &visitor).await,
+        Err(error) => front.refuse(error, &parts.headers, &visitor).await,
     };
-    let id = caller.request_id.clone();
-    let modern = text_header(&parts.headers, VERSION_HEADER).is_some_and(|v| v >= MODERN);
-    let over = !modern && legacy::is_over(&front.app, &caller, &parts.headers);
-    let mut response = match parts.method {
-        _ if over => rpc_error(
-            StatusCode::NOT_FOUND,
-            None,
-            -404,
-            "This session has ended; start a new one with initialize.".to_owned(),
-            None,
-        ),
-        Method::POST => front.post(parts, body, caller).await,
-        Method::GET if !modern && reads_streams(&parts.headers) => {
-            let app = front.app.clone();
-            legacy::stream(app, caller, &parts.headers, front.max_streams).await
-        }
-        Method::DELETE if !modern => legacy::end(&front.app, &caller, &parts.headers).await,
-        _ => not_allowed("POST"),
-    };
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(&visitor.request_id) {
         response.headers_mut().insert("x-request-id", id);
     }
     if let Some(origin) = origin {
-        front.origins.allow(&mut response, origin);
+        front.door.origins.allow(&mut response, origin);
     }
     response
 }

@@ -7,10 +7,11 @@ use http::{header, HeaderMap, HeaderValue};
 use serde_json::{json, Map, Value};
 
 use super::answer::{self, error, invalid, REPLAYED};
-use super::door::{holds_nul, text, truthy};
+use super::body::holds_nul;
 use super::routes::{Route, Shape, Variables};
 use super::Asked;
 use crate::db::Live;
+use crate::door::{text, truthy};
 use crate::gateway::{CallOptions, Outcome};
 
 /// Rows asked for at once when a list is wanted whole, and where even that ends.
@@ -317,30 +318,12 @@ enum Ended {
 async fn call(
     asked: &Asked<'_>,
     tool: &str,
-    mut arguments: Map<String, Value>,
+    arguments: Map<String, Value>,
     options: CallOptions,
 ) -> Result<Ended, Value> {
     let app = &asked.door.app;
     let caller = asked.caller;
-    if options.dry_run {
-        // Two words about the same thing: the careful one counts.
-        arguments.remove("dry_run");
-    }
-    let _counted = app
-        .limits
-        .call(&caller.principal, tool)
-        .map_err(|too_many| {
-            app.metrics.refused("rate");
-            let detail = format!("Too many {} with this key.", too_many.what);
-            let mut error = error(
-                "rate_limited",
-                429,
-                detail,
-                "Wait for Retry-After seconds and repeat the call.",
-            );
-            error["retry_after"] = json!(too_many.retry_after);
-            error
-        })?;
+    let _counted = asked.door.counted(caller, tool)?;
     let started = Instant::now();
     let arguments = Value::Object(arguments);
     let outcome = app

@@ -2,8 +2,8 @@
 //! In this order: Host and Origin, the path, the key, the body. Everything ends in the same dispatcher as MCP.
 
 pub mod answer;
+mod body;
 mod call;
-pub mod door;
 mod openapi;
 mod people;
 mod routes;
@@ -26,9 +26,9 @@ use tower_http::compression::CompressionLayer;
 
 use crate::app::App;
 use crate::config::Serve;
-use crate::gateway::Caller;
+use crate::door::{self, Door, Visitor};
+use crate::gateway::{Caller, Face};
 use answer::error;
-use door::{Door, Visitor};
 use routes::{Found, Miss, Own, Variables};
 
 /// The version of ODIN's interface that these routes keep to; its client asks before it trusts a preview (1.9.0 or later).
@@ -38,7 +38,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 struct Rest {
     door: Door,
     people: people::People,
-    public_url: Option<String>,
 }
 
 /// One request past the door.
@@ -55,10 +54,6 @@ pub fn router(app: Arc<App>, config: &Serve) -> Router {
     let rest = Arc::new(Rest {
         door: Door::new(app, config),
         people: people::People::new(config),
-        public_url: config
-            .public_url
-            .as_deref()
-            .map(|url| url.trim_end_matches('/').to_owned()),
     });
     Router::new()
         .route("/api/v1/{*path}", any(serve))
@@ -74,47 +69,16 @@ async fn serve(
     let (parts, body) = request.into_parts();
     let visitor = rest.door.visitor(&parts.headers, peer.ip());
     if parts.method == Method::OPTIONS {
-        return rest.preflight(&parts, &visitor);
+        return rest.preflight(&parts, &visitor).await;
     }
     let mut response = match rest.answer(&parts, body, &visitor).await {
         Ok(response) => response,
-        Err(error) => refuse(error, &visitor),
+        Err(error) => rest.door.refuse(error, &parts.headers, &visitor).await,
     };
     if let Ok(id) = HeaderValue::from_str(&visitor.request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     rest.allow_origin(&parts.headers, &mut response);
-    response
-}
-
-/// A refusal with what HTTP wants besides the envelope.
-fn refuse(error: Value, visitor: &Visitor) -> Response {
-    let challenge = match error["code"].as_str() {
-        Some("not_authenticated") if error["scheme"] == "basic" => {
-            "Basic realm=\"odin_farm\", charset=\"UTF-8\""
-        }
-        Some("not_authenticated") => "Bearer realm=\"odin_farm\"",
-        _ => "",
-    };
-    let allow = error["allow"]
-        .as_str()
-        .and_then(|text| HeaderValue::from_str(text).ok());
-    let close = error["status"] == 408;
-    let mut response = answer::fail(error, &visitor.request_id);
-    let headers = response.headers_mut();
-    if !challenge.is_empty() {
-        headers.insert(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static(challenge),
-        );
-    }
-    if let Some(allow) = allow {
-        headers.insert(header::ALLOW, allow);
-    }
-    if close {
-        // What is still on its way belongs to this request.
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     response
 }
 
@@ -159,7 +123,7 @@ impl Rest {
                     .await
             }
             found => {
-                let caller = self.door.admit(&parts.headers, visitor).await?;
+                let caller = self.door.admit(&parts.headers, visitor, Face::Rest).await?;
                 let asked = Asked {
                     door: &self.door,
                     caller: &caller,
@@ -190,12 +154,12 @@ impl Rest {
             Found::Tool(route) => {
                 let arguments = match route.method {
                     "GET" => serde_json::Map::new(),
-                    _ => self.door.arguments(asked.headers, body).await?,
+                    _ => body::arguments(&self.door, asked.headers, body).await?,
                 };
                 call::by_route(asked, route, variables, arguments).await
             }
             Found::Own(Own::Call) => {
-                let arguments = self.door.arguments(asked.headers, body).await?;
+                let arguments = body::arguments(&self.door, asked.headers, body).await?;
                 call::by_name(asked, &first, arguments).await
             }
             Found::Own(Own::Tools) => {
@@ -230,7 +194,7 @@ impl Rest {
                     .as_array()
                     .map(Vec::as_slice)
                     .unwrap_or_default();
-                let document = openapi::document(tools, self.public_url.as_deref());
+                let document = openapi::document(tools, self.door.public_url.as_deref());
                 Ok(answer::cacheable(&document, asked.headers))
             }
             Found::Own(Own::Me) => {
@@ -287,7 +251,7 @@ impl Rest {
         let Some(login) = people::presented(&parts.headers)? else {
             // A stranger learns nothing here; the owner of a key learns why it does not do.
             self.door
-                .admit(&parts.headers, visitor)
+                .admit(&parts.headers, visitor, Face::Rest)
                 .await
                 .map_err(people::basic_instead)?;
             return Err(people::not_by_key(act));
@@ -299,7 +263,7 @@ impl Rest {
         let mut arguments = call::query_arguments(query)?;
         let login = self.people.enter(&self.door.app, visitor, login).await?;
         if !get {
-            arguments.extend(self.door.arguments(&parts.headers, body).await?);
+            arguments.extend(body::arguments(&self.door, &parts.headers, body).await?);
         }
         for (name, value) in variables {
             let id: i64 = value
@@ -308,7 +272,7 @@ impl Rest {
             arguments.insert(name.to_owned(), id.into());
         }
         if act == "mint_key" || act == "rotate_key" {
-            if let Some(url) = &self.public_url {
+            if let Some(url) = &self.door.public_url {
                 arguments.entry("url").or_insert(json!(url));
             }
         }
@@ -344,9 +308,9 @@ impl Rest {
     }
 
     /// A browser's question before the request: only configured origins get a yes.
-    fn preflight(&self, parts: &Parts, visitor: &Visitor) -> Response {
+    async fn preflight(&self, parts: &Parts, visitor: &Visitor) -> Response {
         if let Err(error) = self.door.check_origin(parts) {
-            return refuse(error, visitor);
+            return self.door.refuse(error, &parts.headers, visitor).await;
         }
         let mut response = StatusCode::NO_CONTENT.into_response();
         if self.allow_origin(&parts.headers, &mut response) {

@@ -11,10 +11,10 @@ use serde_json::{json, Value};
 use tokio::sync::Semaphore;
 
 use super::answer::error;
-use super::door::{refused, text, Visitor};
 use crate::app::App;
 use crate::config::Serve;
 use crate::db::{Login, LoginError};
+use crate::door::{refused, text, Visitor};
 
 /// Checking a password costs PostgreSQL real work: so many at once, and so long.
 const AT_ONCE: usize = 4;

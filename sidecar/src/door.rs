@@ -1,21 +1,25 @@
-//! The door of the REST face: Host and Origin, then who is calling, then the body. Refusals are the farm's error objects.
+//! The door of every HTTP face: Host and Origin, then who is calling, then the body. Refusals are the farm's error objects;
+//! each face dresses them in its own way.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use http::{header, request::Parts, HeaderMap};
-use serde_json::{json, Map, Value};
+use http::{header, request::Parts, HeaderMap, HeaderValue};
+use serde_json::{json, Value};
 
-use super::answer::{error, invalid};
 use crate::app::App;
 use crate::auth::{presented, Refusal};
 use crate::config::Serve;
 use crate::gateway::{Caller, Face};
+use crate::limits::Counted;
 use crate::origin::Origins;
+use crate::rest::answer::{error, fail};
+use crate::sign_in;
 
 pub struct Door {
     pub app: Arc<App>,
@@ -23,6 +27,8 @@ pub struct Door {
     trusted_proxies: Vec<IpAddr>,
     max_body: usize,
     body_timeout: Duration,
+    /// The address people use, without a slash at its end.
+    pub public_url: Option<String>,
 }
 
 /// Who stands outside, before any key is looked at.
@@ -30,6 +36,8 @@ pub struct Visitor {
     pub ip: IpAddr,
     /// Nobody on the way could have read a password: loopback, or TLS up to a proxy of ours.
     pub confidential: bool,
+    /// The caller speaks TLS to a proxy of ours.
+    pub tls: bool,
     pub request_id: Arc<str>,
 }
 
@@ -41,6 +49,10 @@ impl Door {
             trusted_proxies: config.trusted_proxies.clone(),
             max_body: config.max_body,
             body_timeout: config.body_timeout(),
+            public_url: config
+                .public_url
+                .as_deref()
+                .map(|url| url.trim_end_matches('/').to_owned()),
         }
     }
 
@@ -66,6 +78,7 @@ impl Door {
             } else {
                 peer.is_loopback() && !proxied
             },
+            tls: trusted && tls,
             request_id: request_id(headers),
         }
     }
@@ -84,6 +97,7 @@ impl Door {
         &self,
         headers: &HeaderMap,
         visitor: &Visitor,
+        face: Face,
     ) -> Result<Arc<Caller>, Value> {
         let admitted = match presented(headers) {
             Ok(key) => self.app.auth.authenticate(key, Some(visitor.ip)).await,
@@ -102,7 +116,7 @@ impl Door {
         });
         Ok(Arc::new(Caller {
             principal,
-            face: Face::Rest,
+            face,
             ip: Some(visitor.ip),
             request_id: visitor.request_id.clone(),
             toolsets: toolsets.filter(|list| !list.is_empty()),
@@ -110,47 +124,81 @@ impl Door {
         }))
     }
 
-    /// The body as arguments: a JSON object, or nothing.
-    pub async fn arguments(
-        &self,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<Map<String, Value>, Value> {
-        if text(headers, "content-type")
-            .is_some_and(|t| t.to_ascii_lowercase().starts_with("multipart/"))
-        {
-            let hint = "Send the arguments as a JSON object.";
-            return Err(error(
-                "idempotency_unsupported",
-                415,
-                "A multipart body is not understood here.",
-                hint,
-            ));
-        }
-        let bytes = self.bytes(headers, body).await?;
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Map::new());
-        }
-        let value: Value = serde_json::from_slice(&bytes).map_err(|e| {
-            self.app.metrics.refused("malformed");
-            let detail = format!("The body is not JSON: {e}.");
-            error(
-                "validation_failed",
-                400,
-                detail,
-                "Send a JSON object with Content-Type: application/json.",
-            )
-        })?;
-        if holds_nul(&value) {
-            return Err(invalid("body", "text may not hold the character U+0000"));
-        }
-        match value {
-            Value::Object(map) => Ok(map),
-            _ => Err(invalid("body", "must be a JSON object of arguments")),
-        }
+    /// Count a call among the caller's, or say when there is room for it.
+    pub fn counted(&self, caller: &Caller, tool: &str) -> Result<Counted, Value> {
+        let counted = self.app.limits.call(&caller.principal, tool);
+        counted.map_err(|too_many| {
+            self.app.metrics.refused("rate");
+            too_many.error()
+        })
     }
 
-    async fn bytes(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Value> {
+    /// A refusal with what HTTP wants besides the envelope.
+    pub async fn refuse(&self, mut error: Value, asked: &HeaderMap, visitor: &Visitor) -> Response {
+        // A wider scope is asked for by whoever is refused at the door, not by a tool.
+        let challenge = match error["status"] == 401 {
+            true => self.challenge(asked, visitor, &error).await,
+            false => None,
+        };
+        let allow = error["allow"]
+            .as_str()
+            .and_then(|text| HeaderValue::from_str(text).ok());
+        let close = error["status"] == 408;
+        forget_presented(&mut error);
+        let mut response = fail(error, &visitor.request_id);
+        let headers = response.headers_mut();
+        if let Some(challenge) = challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(allow) = allow {
+            headers.insert(header::ALLOW, allow);
+        }
+        if close {
+            // What is still on its way belongs to this request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// WWW-Authenticate for a refusal: how to come back with something better.
+    pub async fn challenge(
+        &self,
+        headers: &HeaderMap,
+        visitor: &Visitor,
+        refusal: &Value,
+    ) -> Option<HeaderValue> {
+        let error = match refusal["code"].as_str()? {
+            "not_authenticated" if refusal["scheme"] == "basic" => {
+                return Some(HeaderValue::from_static(
+                    "Basic realm=\"odin_farm\", charset=\"UTF-8\"",
+                ))
+            }
+            "not_authenticated" if refusal["presented"] == Value::Bool(false) => "",
+            "not_authenticated" => ", error=\"invalid_token\"",
+            "scope_denied" => ", error=\"insufficient_scope\"",
+            _ => return None,
+        };
+        let mut text = format!("Bearer realm=\"odin_farm\"{error}");
+        let issuers = self.app.issuers.known(&self.app.gateway).await;
+        if let (Some(issuers), Some(base)) = (issuers, self.base_url(headers, visitor)) {
+            text.push_str(&sign_in::challenge(&issuers, &base));
+        }
+        HeaderValue::from_str(&text).ok()
+    }
+
+    /// The address this farm is reached under, as far as the caller's own request tells.
+    pub fn base_url(&self, headers: &HeaderMap, visitor: &Visitor) -> Option<String> {
+        if let Some(url) = &self.public_url {
+            return Some(url.clone());
+        }
+        // Checked against the hosts served here before anything is answered.
+        let host = text(headers, header::HOST.as_str())?;
+        let scheme = if visitor.tls { "https" } else { "http" };
+        Some(format!("{scheme}://{host}"))
+    }
+
+    /// The whole body, within the limits of size and time.
+    pub async fn bytes(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Value> {
         let too_large = || {
             self.app.metrics.refused("body_size");
             let detail = format!("The body is larger than {} bytes.", self.max_body);
@@ -221,24 +269,14 @@ pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-/// PostgreSQL keeps no U+0000 in a text.
-pub fn holds_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(map) => map.iter().any(|(k, v)| k.contains('\0') || holds_nul(v)),
-        _ => false,
-    }
-}
-
 pub fn refused(refusal: Refusal) -> Value {
     match refusal {
-        Refusal::Missing => error(
-            "not_authenticated",
-            401,
-            "No key was presented.",
-            "Send X-API-Key: <key>, or Authorization: Bearer <key>.",
-        ),
+        Refusal::Missing => {
+            let hint = "Send Authorization: Bearer <key>, or X-API-Key: <key>.";
+            let mut error = error("not_authenticated", 401, "No key was presented.", hint);
+            error["presented"] = false.into();
+            error
+        }
         Refusal::Unknown(error) | Refusal::Unavailable(error) => error,
         Refusal::Slow { retry_after } => {
             let detail = "Too many wrong keys or passwords came from this address.";
@@ -246,6 +284,13 @@ pub fn refused(refusal: Refusal) -> Value {
             error["retry_after"] = json!(retry_after);
             error
         }
+    }
+}
+
+/// Whether a key came at all is for the challenge, not for the answer.
+pub fn forget_presented(error: &mut Value) {
+    if let Some(error) = error.as_object_mut() {
+        error.shift_remove("presented");
     }
 }
 
@@ -274,12 +319,5 @@ mod tests {
         }
         assert_eq!(truthy("false"), Some(false));
         assert_eq!(truthy("maybe"), None);
-    }
-
-    #[test]
-    fn a_nul_is_found_anywhere() {
-        assert!(holds_nul(&json!({"a": [{"b": "x\u{0}"}]})));
-        assert!(holds_nul(&json!({"a\u{0}": 1})));
-        assert!(!holds_nul(&json!({"a": ["x", null, 1]})));
     }
 }
