@@ -3,6 +3,7 @@
 mod app;
 mod auth;
 mod bridge;
+mod check;
 mod config;
 mod db;
 mod door;
@@ -15,6 +16,7 @@ mod mcp;
 mod origin;
 mod printers;
 mod registry;
+mod remote;
 mod rest;
 mod server;
 mod sign_in;
@@ -40,6 +42,8 @@ enum Command {
     Worker(Box<config::Worker>),
     /// Speak MCP on stdin and stdout, for clients that start their servers
     Stdio(Box<config::Stdio>),
+    /// Say how ready database, sidecar, printers, slicers and model sites are
+    Check(Box<check::Check>),
     /// Read a PDF on stdin and write its text; the sidecar starts this for itself
     #[command(hide = true)]
     ReadPdf,
@@ -53,11 +57,13 @@ pub fn random_id() -> String {
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     match &cli.command {
-        Command::ReadPdf => return ended(work::read_pdf()),
+        Command::ReadPdf => return ended(work::read_pdf().map(|()| true)),
         Command::Serve(config) => telemetry::init(&config.common, "info"),
         Command::Worker(config) => telemetry::init(&config.common, "info"),
         // The client shows our stderr to its user.
         Command::Stdio(config) => telemetry::init(&config.common, "warn"),
+        // Whatever is wrong is in the report.
+        Command::Check(config) => telemetry::init(config.common(), "off"),
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -73,10 +79,11 @@ fn main() -> std::process::ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Serve(config) => server::run(*config).await,
-            Command::Worker(config) => work::run(*config).await,
-            Command::Stdio(config) => mcp::stdio::run(*config).await,
-            Command::ReadPdf => Ok(()),
+            Command::Serve(config) => server::run(*config).await.map(|()| true),
+            Command::Worker(config) => work::run(*config).await.map(|()| true),
+            Command::Stdio(config) => mcp::stdio::run(*config).await.map(|()| true),
+            Command::Check(config) => check::run(*config).await,
+            Command::ReadPdf => Ok(true),
         }
     });
     // Reading stdin blocks a thread of the runtime: do not wait for it.
@@ -84,9 +91,11 @@ fn main() -> std::process::ExitCode {
     ended(result)
 }
 
-fn ended(result: Result<(), String>) -> std::process::ExitCode {
+/// A report that found something wrong is no error, and no success.
+fn ended(result: Result<bool, String>) -> std::process::ExitCode {
     match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+        Ok(true) => std::process::ExitCode::SUCCESS,
+        Ok(false) => std::process::ExitCode::FAILURE,
         Err(e) => {
             eprintln!("odin-farm: {e}");
             std::process::ExitCode::FAILURE

@@ -71,6 +71,8 @@ END $f$;
 CREATE OR REPLACE FUNCTION odin._humans_only_trigger() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
+  -- What a remote server lists is brought by a sidecar, by that one function. No caller can write these tables himself.
+  IF session_user = 'odin_worker' AND current_user = 'odin_owner' AND TG_TABLE_NAME IN ('tools', 'tool_aliases') AND current_setting('odin.remote_sync', true) = 'on' THEN RETURN NULL; END IF;
   PERFORM odin._humans_only(format('changing %s', TG_TABLE_NAME));
   RETURN NULL;
 END $f$;

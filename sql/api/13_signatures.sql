@@ -99,6 +99,8 @@ DECLARE
   taken text;
 BEGIN
   SELECT * INTO t FROM pg_type WHERE oid = type_id;
+  -- A function that takes whatever there is, with a schema given whole.
+  IF name = '_arguments' AND type_id = 'jsonb'::regtype THEN RETURN '_arguments => a'; END IF;
   IF type_id = 'jsonb'::regtype THEN
     taken := format('(a->%L)', name);
   ELSIF type_id = 'bytea'::regtype THEN

@@ -106,6 +106,8 @@ BEGIN
     END IF;
     IF confirm = 'confirm' THEN
       control := control || '{"confirm": {"type": "boolean", "default": false, "description": "false: preview only."}}';
+    ELSIF confirm = 'human' THEN
+      control := control || '{"approval_reason": {"type": "string", "maxLength": 500, "description": "Why, for the person who has to approve."}}';
     END IF;
   END IF;
   IF is_list THEN

@@ -21,7 +21,7 @@ BEGIN
   input := odin._input_spec(fn, coalesce(r->'arguments', '{}'), scope, coalesce(r->>'confirm', 'none'), answer.shape = 'rows' AND answer.columns IS NOT NULL,
                             coalesce((r->>'previewable')::boolean, true), coalesce((r->>'raw')::boolean, false));
   -- A schema given whole replaces the one made from the signature.
-  IF r->'input' IS NOT NULL AND r->'input' <> 'null' THEN input := input || jsonb_build_object('schema', r->'input', 'control', '[]'::jsonb); END IF;
+  IF r->'input' IS NOT NULL AND r->'input' <> 'null' THEN input := input || jsonb_build_object('schema', r->'input', 'control', coalesce(r->'control', '[]')); END IF;
   SELECT * INTO old FROM odin.tools x WHERE x.name = tool;
   row_now := old;
   row_now.name := tool; row_now.kind := kind; row_now.title := r->>'title'; row_now.description := words;

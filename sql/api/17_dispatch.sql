@@ -125,7 +125,7 @@ BEGIN
         EXIT work WHEN err IS NOT NULL OR stored IS NOT NULL;
       END IF;
       token := odin._token_open(coalesce(control->>'preview_token', options->>'preview_token'), role_name, t, args, preview);
-      err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options, preview, token));
+      err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options || jsonb_build_object('approval_reason', control->'approval_reason'), preview, token));
       EXIT work WHEN err IS NOT NULL;
       call_id := nextval('odin.audit_calls_id_seq');
     ELSIF own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN

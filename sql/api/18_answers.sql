@@ -124,6 +124,21 @@ BEGIN
   RETURN state->'s';
 END $f$;
 
+-- What a call that waits for a person would do, for whoever decides: run and rolled back.
+CREATE OR REPLACE FUNCTION odin._consent_preview(t odin.tools, role_name text, key_id bigint, args jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $f$
+DECLARE
+  out jsonb;
+  would jsonb;
+BEGIN
+  IF NOT t.previewable THEN RETURN NULL; END IF;
+  out := odin._jail_run(to_regrole(quote_ident(role_name)), 'odin._invoke(text,jsonb,jsonb)'::regprocedure, 'SELECT ' || t.caller || '($1)', args, '{"preview": true}',
+    jsonb_build_object('id', 0, 'role', role_name, 'key', key_id, 'preview', true, 'images', true), t.timeout_ms);
+  would := odin._call_hints()->'would';
+  IF out ? 'caught' THEN RETURN jsonb_build_object('error', odin._error_of(out->'caught', role_name)); END IF;
+  RETURN jsonb_build_object('would_execute', odin._redact(CASE WHEN coalesce(would, '{}') = '{}' THEN jsonb_build_object('action', t.name) || args ELSE would END, t.secret_arguments), 'changes', out#>'{seen,changes}');
+END $f$;
+
 -- preview and human policies. A preview is always allowed: it changes nothing.
 CREATE OR REPLACE FUNCTION odin._policy_refusal(t odin.tools, role_name text, key_id bigint, args jsonb, options jsonb, preview boolean, token jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $f$
@@ -151,8 +166,9 @@ BEGIN
   ELSIF c.state = 'denied' THEN
     RETURN odin._error('approval_denied', format('%s denied this call%s', c.decided_by, coalesce(': ' || c.reason, '')), NULL, jsonb_build_object('consent_id', c.id));
   ELSIF c.state IS DISTINCT FROM 'pending' THEN
-    INSERT INTO odin.consents(org_id, role_name, key_id, tool, arguments, arguments_hash)
-    VALUES ((SELECT m.org_id FROM odin._memberships(_policy_refusal.role_name::name) m LIMIT 1), _policy_refusal.role_name, _policy_refusal.key_id, t.name, odin._redact(args, t.secret_arguments), fingerprint)
+    INSERT INTO odin.consents(org_id, role_name, key_id, tool, why, preview, arguments, arguments_hash)
+    VALUES ((SELECT m.org_id FROM odin._memberships(_policy_refusal.role_name::name) m LIMIT 1), _policy_refusal.role_name, _policy_refusal.key_id, t.name, left(options->>'approval_reason', 500),
+      odin._consent_preview(t, _policy_refusal.role_name, _policy_refusal.key_id, args), odin._redact(args, t.secret_arguments), fingerprint)
     ON CONFLICT (role_name, tool, arguments_hash) WHERE state IN ('pending', 'approved') DO UPDATE SET role_name = excluded.role_name
     RETURNING * INTO c;
   END IF;

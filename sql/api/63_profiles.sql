@@ -57,14 +57,14 @@ BEGIN
       WHEN jsonb_typeof(value) NOT IN ('number', 'string', 'boolean') AND rule->>'type' NOT LIKE '[%' THEN 'must be a number, a text, or true or false'
       WHEN rule->>'type' IN ('float', 'int') AND jsonb_typeof(value) <> 'number' THEN 'must be a number'
       WHEN rule->>'type' = 'bool' AND jsonb_typeof(value) <> 'boolean' THEN 'must be true or false'
-      WHEN rule->>'type' = 'int' AND (value#>>'{}')::numeric % 1 <> 0 THEN 'must be a whole number'
+      WHEN coalesce(rule->>'type', '') = 'int' AND (value#>>'{}')::numeric % 1 <> 0 THEN 'must be a whole number'
       WHEN jsonb_typeof(value) = 'number' AND (value#>>'{}')::numeric < (rule->>'minimum')::numeric THEN format('is at least %s', rule->>'minimum')
       WHEN jsonb_typeof(value) = 'number' AND (value#>>'{}')::numeric > (rule->>'maximum')::numeric THEN format('is at most %s', rule->>'maximum')
       WHEN rule ? 'enum' AND NOT rule->'enum' ? (value#>>'{}') THEN format('is one of %s', (SELECT string_agg(e, ', ') FROM jsonb_array_elements_text(rule->'enum') e))
       WHEN jsonb_typeof(value) = 'string' AND octet_length(value#>>'{}') > 20000 THEN 'is too long' END;
     IF wrong IS NOT NULL THEN
       PERFORM odin.fail('validation_failed', format('%s.%s: %s', field, name, wrong),
-        (SELECT format('Did you mean %s?', n) FROM odin._nearest(name, ARRAY(SELECT jsonb_object_keys(known))) n WHERE rule IS NULL), jsonb_build_object('field', field || '.' || name));
+        (SELECT format('Did you mean %s?', n) FROM odin._nearest(name, ARRAY(SELECT jsonb_object_keys(known))) n WHERE rule IS NULL AND n IS NOT NULL), jsonb_build_object('field', field || '.' || name));
     END IF;
   END LOOP;
 END $f$;
@@ -119,7 +119,7 @@ BEGIN
   SELECT * INTO p FROM odin.slicer_profiles x WHERE x.org_id = org AND x.slicer = wanted_slicer AND x.tier = wanted_tier AND lower(x.name) = lower(btrim(wanted)) AND x.is_current;
   IF NOT FOUND THEN
     PERFORM odin.fail('profile_not_found', format('%s: there is no %s profile %s for %s', field, wanted_tier, wanted, wanted_slicer),
-      (SELECT format('Did you mean %s?', n) FROM odin._nearest(wanted, ARRAY(SELECT x.name FROM odin.slicer_profiles x WHERE x.org_id = org AND x.slicer = wanted_slicer AND x.tier = wanted_tier AND x.is_current)) n), jsonb_build_object('field', field));
+      (SELECT format('Did you mean %s?', n) FROM odin._nearest(wanted, ARRAY(SELECT x.name FROM odin.slicer_profiles x WHERE x.org_id = org AND x.slicer = wanted_slicer AND x.tier = wanted_tier AND x.is_current)) n WHERE n IS NOT NULL), jsonb_build_object('field', field));
   END IF;
   RETURN p;
 END $f$;

@@ -1,17 +1,24 @@
 -- What the record tools know of tables: found by name, described for the compiler, closed ones refused.
 -- Nothing here reads a row of a farm table, and nothing decides access: the server does, when the SQL runs.
 
--- Why a table is not for the record tools; NULL = it is.
+-- Why a table is not for the record tools; NULL = it is. In PL/pgSQL, like all that every call runs: it keeps its plans, a SQL function makes
+-- them anew. Without a search_path of their own: only pinned functions call them, and nobody's rights but the caller's own are used.
 CREATE OR REPLACE FUNCTION odin._closed_model(rel oid, for_writing boolean) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT CASE
-    WHEN n.nspname IN ('odin_private', 'odin_call') OR n.nspname LIKE 'pg\_%' OR n.nspname = 'information_schema' THEN format('%I is private', n.nspname)
+LANGUAGE plpgsql STABLE AS $f$
+DECLARE
+  home name;
+  relation name;
+BEGIN
+  SELECT n.nspname, c.relname INTO home, relation FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = rel;
+  RETURN CASE
+    WHEN home IN ('odin_private', 'odin_call') OR home LIKE 'pg\_%' OR home = 'information_schema' THEN format('%I is private', home)
     WHEN NOT for_writing THEN NULL
-    WHEN n.nspname = 'odin' AND (c.relname LIKE 'audit\_%' OR c.relname IN ('instance', 'members', 'guarded_tables', 'access_rules', 'error_codes', 'constraint_errors', 'toolsets',
-         'tools', 'tool_aliases', 'registry_log', 'keys', 'login_failures', 'idempotency', 'consents', 'tasks', 'model_methods', 'remote_servers', 'issuers', 'issuer_keys'))
-      THEN format('%I.%I is kept by the farm itself or by people in the database', n.nspname, c.relname)
-  END FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = rel;
-$f$;
+    WHEN home = 'odin' AND (relation LIKE 'audit\_%' OR relation IN ('instance', 'members', 'guarded_tables', 'access_rules', 'error_codes', 'constraint_errors', 'toolsets',
+         'tools', 'tool_aliases', 'registry_log', 'keys', 'login_failures', 'idempotency', 'consents', 'tasks', 'model_methods', 'remote_servers', 'remote_tools', 'issuers', 'issuer_keys',
+         'documents', 'chunks', 'embeddings', 'embedding_models'))
+      THEN format('%I.%I is kept by the farm itself or by people in the database', home, relation)
+  END;
+END $f$;
 
 -- Tables and views a role may touch with at least one of the operations (letters of crud).
 CREATE OR REPLACE FUNCTION odin._models_of(who name, operations text DEFAULT 'crud') RETURNS TABLE(rel oid, schema_name name, relation_name name)
@@ -25,21 +32,26 @@ $f$;
 
 -- May a role touch a table at all?
 CREATE OR REPLACE FUNCTION odin._touches(who name, rel oid) RETURNS boolean
-LANGUAGE sql STABLE AS $f$
-  SELECT pg_catalog.has_schema_privilege(who, c.relnamespace, 'USAGE') AND (pg_catalog.has_any_column_privilege(who, rel, 'SELECT') OR pg_catalog.has_any_column_privilege(who, rel, 'INSERT'))
-    FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) rel;
-$f$;
+LANGUAGE plpgsql STABLE AS $f$
+BEGIN
+  RETURN has_schema_privilege(who, (SELECT c.relnamespace FROM pg_class c WHERE c.oid = rel), 'USAGE') AND (has_any_column_privilege(who, rel, 'SELECT') OR has_any_column_privilege(who, rel, 'INSERT'));
+END $f$;
 
 -- The table a model name means for a role: another name, schema.table, a table of odin, or the only table called so.
 CREATE OR REPLACE FUNCTION odin._model(model text, who name, for_writing boolean DEFAULT false) RETURNS oid
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE AS $f$
 DECLARE
   said text := trim(model);
   wanted text[];
-  found oid;
+  rel oid;
   several oid[];
   reason text;
 BEGIN
+  -- The usual case in one look: a table of the farm's, by its own name.
+  SELECT c.oid INTO rel FROM pg_class c
+   WHERE c.relname = said::name AND c.relnamespace = 'odin'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND odin._touches(who, c.oid)
+     AND odin._closed_model(c.oid, for_writing) IS NULL AND NOT EXISTS (SELECT 1 FROM odin.model_names m WHERE m.name = lower(said));
+  IF FOUND THEN RETURN rel; END IF;
   SELECT m.table_name INTO said FROM odin.model_names m WHERE m.name = lower(said);
   said := coalesce(said, trim(model));
   IF said ~ '^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?$' THEN
@@ -51,26 +63,26 @@ BEGIN
       wanted := ARRAY[said];
     END;
   END IF;
-  SELECT c.oid INTO found FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-   WHERE c.relname = wanted[cardinality(wanted)] AND n.nspname = CASE cardinality(wanted) WHEN 1 THEN 'odin' ELSE wanted[1] END AND cardinality(wanted) <= 2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
-  IF found IS NULL OR NOT odin._touches(who, found) THEN
-    found := NULL;
+  SELECT c.oid INTO rel FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE c.relname = wanted[cardinality(wanted)]::name AND n.nspname = CASE cardinality(wanted) WHEN 1 THEN 'odin' ELSE wanted[1]::name END AND cardinality(wanted) <= 2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
+  IF rel IS NULL OR NOT odin._touches(who, rel) THEN
+    rel := NULL;
     IF cardinality(wanted) = 1 THEN
       several := ARRAY(SELECT m.rel FROM odin._models_of(who) m WHERE m.relation_name = wanted[1]);
       IF cardinality(several) > 1 THEN
         PERFORM odin.fail('record_model_not_found', format('model: %s is in more than one schema', model),
           'Say which one: ' || (SELECT string_agg(f::regclass::text, ' or ') FROM unnest(several) f), '{"field": "model"}');
       END IF;
-      found := several[1];
+      rel := several[1];
     END IF;
   END IF;
-  IF found IS NULL THEN
+  IF rel IS NULL THEN
     PERFORM odin.fail('record_model_not_found', format('model: there is no %s that %s may touch', model, who),
       'Did you mean ' || odin._nearest(model, ARRAY(SELECT m.relation_name::text FROM odin._models_of(who) m UNION ALL SELECT n.name FROM odin.model_names n)) || '?', '{"field": "model"}');
   END IF;
-  reason := odin._closed_model(found, for_writing);
+  reason := odin._closed_model(rel, for_writing);
   IF reason IS NOT NULL THEN PERFORM odin.fail('record_model_closed', format('model: %s', reason), NULL, '{"field": "model"}'); END IF;
-  RETURN found;
+  RETURN rel;
 END $f$;
 
 -- A type, with domains taken off.

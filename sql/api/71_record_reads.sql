@@ -19,18 +19,27 @@ BEGIN
   PERFORM odin.fail('validation_failed', said);
 END $f$;
 
--- Runs a compiled list: records until limit or size is reached.
-CREATE OR REPLACE FUNCTION odin._run_records(plan jsonb, most int, most_bytes int, OUT records jsonb, OUT n int, OUT more boolean, OUT cut boolean, OUT last jsonb)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+-- Runs a compiled list: records until limit or size is reached. `light` = no row of it can be large, so the page is made
+-- in one go, and counted only when it is too large after all.
+CREATE OR REPLACE FUNCTION odin._run_records(plan jsonb, most int, most_bytes int, light boolean, OUT records jsonb, OUT n int, OUT more boolean, OUT cut boolean, OUT last jsonb)
+LANGUAGE plpgsql STABLE AS $f$
 DECLARE
   found int;
   first_size bigint;
+  params constant text[] := ARRAY(SELECT jsonb_array_elements_text(plan->'params'));
   -- OFFSET 0 keeps the planner from making each record twice, once for its size.
   counted constant text := format('SELECT coalesce(jsonb_agg(q.j) FILTER (WHERE q.n <= $2 AND q.upto <= $3), ''[]''), count(*) FILTER (WHERE q.n <= $2 AND q.upto <= $3), count(*), '
     'max(q.upto) FILTER (WHERE q.n = 1), to_jsonb(max(q.at) FILTER (WHERE q.n = $2)) '
     'FROM (SELECT w.j, w.at, row_number() OVER () AS n, sum(pg_column_size(w.j)) OVER (ROWS UNBOUNDED PRECEDING) AS upto FROM (%s OFFSET 0) w) q', plan->>'sql');
-  params constant text[] := ARRAY(SELECT jsonb_array_elements_text(plan->'params'));
 BEGIN
+  IF light THEN
+    EXECUTE format('SELECT coalesce(jsonb_agg(q.j) FILTER (WHERE q.n <= $2), ''[]''), count(*), to_jsonb(max(q.at) FILTER (WHERE q.n = $2)) FROM (SELECT w.j, w.at, row_number() OVER () AS n FROM (%s) w) q', plan->>'sql')
+      INTO records, found, last USING params, most;
+    n := least(found, most);
+    more := found > most;
+    cut := false;
+    IF pg_column_size(records) <= most_bytes THEN RETURN; END IF;
+  END IF;
   EXECUTE counted INTO records, n, found, first_size, last USING params, most, most_bytes;
   IF first_size > most_bytes THEN
     PERFORM odin.fail('request_too_large', format('one record alone has %s bytes; an answer holds %s', first_size, most_bytes), 'Choose fewer fields.', '{"field": "fields"}');
@@ -43,6 +52,14 @@ BEGIN
   END IF;
 EXCEPTION WHEN data_exception THEN
   PERFORM odin._blame(plan, SQLERRM);
+END $f$;
+
+-- A plain table none of whose rows had to be stored out of line: a row is at most a page.
+CREATE OR REPLACE FUNCTION odin._light(rel oid, fields text[]) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $f$
+BEGIN
+  RETURN (fields IS NULL OR array_to_string(fields, ' ') !~ '[.]')
+     AND (SELECT c.relkind = 'r' AND coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 FROM pg_class c WHERE c.oid = rel);
 END $f$;
 
 -- The shape of a plan without a figure, a constant or a condition: these would tell what the caller may not see.
@@ -71,23 +88,24 @@ DECLARE
   most int := least(greatest(coalesce("limit", 50), 1), 1000);
   plan jsonb;
   page record;
-  answer jsonb;
+  next text;
+  note text;
 BEGIN
   plan := odin._compile_records(jsonb_build_object('op', 'search', 'table', rel::bigint, 'domain', domain, 'fields', to_jsonb(fields), 'order', "order", 'limit', most,
-    'cursor', odin.cursor_decode(cursor)), current_user);
+    'cursor', CASE WHEN cursor IS NOT NULL THEN odin.cursor_decode(cursor) END), current_user);
   IF explain THEN RETURN odin._explain_records(plan); END IF;
-  SELECT * INTO page FROM odin._run_records(plan, most, 200000);
-  answer := jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n);
+  page := odin._run_records(plan, most, 200000, odin._light(rel, fields));
   IF (page.more OR page.cut) AND (plan->>'keyed')::boolean THEN
-    answer := answer || jsonb_build_object('next_cursor', odin.cursor_encode(jsonb_build_array(plan->'mark') || page.last));
+    next := odin.cursor_encode(jsonb_build_array(plan->'mark') || page.last);
   END IF;
-  IF page.cut THEN
-    answer := answer || jsonb_build_object('note', format('Cut to %s records because an answer holds 200 kB; %s.', page.n,
-      CASE WHEN (plan->>'keyed')::boolean THEN 'go on with next_cursor, or choose fewer fields' ELSE 'choose fewer fields or a narrower domain' END));
-  ELSIF page.more AND NOT (plan->>'keyed')::boolean THEN
-    answer := answer || jsonb_build_object('note', format('More than %s records match. %s has no key to page by: narrow the domain or raise limit (at most 1000).', most, rel::regclass));
-  END IF;
-  RETURN answer;
+  note := CASE WHEN page.cut THEN format('Cut to %s records because an answer holds 200 kB; %s.', page.n,
+      CASE WHEN next IS NOT NULL THEN 'go on with next_cursor, or choose fewer fields' ELSE 'choose fewer fields or a narrower domain' END)
+    WHEN page.more AND next IS NULL THEN format('More than %s records match. %s has no key to page by: narrow the domain or raise limit (at most 1000).', most, rel::regclass) END;
+  -- Put together once: every further step would write all records again.
+  RETURN CASE WHEN next IS NULL AND note IS NULL THEN jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n)
+    WHEN note IS NULL THEN jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n, 'next_cursor', next)
+    WHEN next IS NULL THEN jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n, 'note', note)
+    ELSE jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n, 'next_cursor', next, 'note', note) END;
 END $f$;
 COMMENT ON FUNCTION odin.search_records(text, jsonb, text[], text, int, text, boolean) IS 'Finds records of any table you may read. domain is a list of conditions [field, operator, value], all of which must hold; "|" before two conditions means either, "!" before one means not: [["status", "=", "pending"], "|", ["priority", "<=", 2], ["due_at", "<", "2026-02-01"]]. Operators: = != > >= < <= in, not in, like, ilike, not ilike, =ilike, =?, child_of, parent_of. false as value means empty. A dot follows a link: printer_id.name. More than one page: send next_cursor as cursor with the same model and order. describe_model tells the fields.';
 
@@ -134,7 +152,7 @@ DECLARE
   answer jsonb;
 BEGIN
   plan := odin._compile_records(jsonb_build_object('op', 'search', 'table', rel::bigint, 'domain', odin._domain_of_ids(rel, ids), 'fields', to_jsonb(wanted), 'limit', 1000), current_user);
-  SELECT * INTO page FROM odin._run_records(plan, 1000, 200000);
+  SELECT * INTO page FROM odin._run_records(plan, 1000, 200000, false);
   answer := jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n);
   IF page.cut THEN
     RETURN answer || jsonb_build_object('note', format('Cut to %s of %s records because an answer holds 200 kB; ask for fewer ids or fields.', page.n, jsonb_array_length(listed)));
@@ -163,7 +181,7 @@ DECLARE
 BEGIN
   plan := odin._compile_records(jsonb_build_object('op', 'aggregate', 'table', rel::bigint, 'domain', domain, 'group_by', to_jsonb(group_by), 'measures', to_jsonb(measures),
     'having', "having", 'order', "order", 'limit', most), current_user);
-  SELECT * INTO page FROM odin._run_records(plan, most, 200000);
+  SELECT * INTO page FROM odin._run_records(plan, most, 200000, false);
   RETURN jsonb_build_object('model', rel::regclass::text, 'groups', page.records, 'count', page.n)
     || CASE WHEN page.cut THEN jsonb_build_object('note', format('Cut to %s groups because an answer holds 200 kB; group by less or narrow the domain.', page.n))
             WHEN page.more THEN jsonb_build_object('note', format('There are more than %s groups; these are the first in the order asked for. Use having, a narrower domain or a higher limit (at most 1000).', most))

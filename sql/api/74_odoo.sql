@@ -10,7 +10,7 @@ DECLARE
   page record;
 BEGIN
   plan := odin._compile_records(jsonb_build_object('op', 'search', 'table', rel::bigint, 'domain', domain, 'fields', to_jsonb(fields), 'limit', most), current_user);
-  SELECT * INTO page FROM odin._run_records(plan, most, 200000);
+  SELECT * INTO page FROM odin._run_records(plan, most, 200000, false);
   IF page.cut THEN
     PERFORM odin.note(format('Cut to %s records because an answer holds 200 kB; choose fewer fields or a narrower domain.', page.n));
   ELSIF page.more THEN

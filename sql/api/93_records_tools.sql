@@ -51,7 +51,7 @@ END $reg$;
 
 -- The record functions run as their caller, so he needs the helpers too; none of them does more than he could himself.
 GRANT EXECUTE ON FUNCTION odin._closed_model(oid, boolean), odin._models_of(name, text), odin._touches(name, oid), odin._model(text, name, boolean), odin._base_type(oid), odin._type_traits(oid), odin._record_key(oid), odin._record_links(oid),
-  odin._record_table(oid, name), odin._field_names(), odin._compile_records(jsonb, name), odin._blame(jsonb, text), odin._run_records(jsonb, int, int), odin._plan_shape(jsonb), odin._explain_records(jsonb),
+  odin._record_table(oid, name), odin._field_names(), odin._compile_records(jsonb, name), odin._blame(jsonb, text), odin._run_records(jsonb, int, int, boolean), odin._light(oid, text[]), odin._plan_shape(jsonb), odin._explain_records(jsonb),
   odin._domain_of_ids(oid, jsonb), odin._allowed_words(oid, int2), odin._model_rights(oid), odin._model_fields(oid), odin._own_org(oid, int2), odin._model_methods(oid), odin._function_arguments(oid),
   odin.list_record_models(text, int), odin.describe_model(text, text, text, boolean, boolean, int), odin.search_records(text, jsonb, text[], text, int, text, boolean), odin.read_records(text, jsonb, text[]),
   odin.aggregate_records(text, jsonb, text[], text[], jsonb, text, int), odin.odoo_record_retriever(text, jsonb, text[], int),

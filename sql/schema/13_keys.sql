@@ -56,6 +56,7 @@ CREATE TABLE odin.consents (
   tool text NOT NULL,
   arguments jsonb NOT NULL,
   arguments_hash bytea NOT NULL,
+  why text CHECK (length(why) <= 500),
   preview jsonb,
   state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'approved', 'denied', 'used', 'expired')),
   reason text,
@@ -70,5 +71,7 @@ CREATE UNIQUE INDEX consents_open ON odin.consents (role_name, tool, arguments_h
 CREATE INDEX consents_asked ON odin.consents (role_name, tool, arguments_hash, id DESC);
 CREATE INDEX consents_org ON odin.consents (org_id, state);
 COMMENT ON TABLE odin.consents IS 'Calls that wait for a person, and what was decided: by whom, when, for how long. Decide with odin.approve_call() or odin.deny_call().';
+COMMENT ON COLUMN odin.consents.why IS 'What the caller said it wants this for; reason is what the person said who decided.';
+COMMENT ON COLUMN odin.consents.preview IS 'What the call would do, as a preview showed when it was asked for: would_execute and changes, or the error it would end with.';
 SELECT odin.guard_table('odin.consents', trail => false);
 GRANT SELECT ON odin.consents TO odin_operator;

@@ -1,7 +1,7 @@
 """Files and slicing, end to end: uploads, downloads, facts, profiles, slices, cancel, a killed worker."""
 import base64, hashlib, json, os, signal, struct, subprocess, time
 
-from farm import KEY, VIEWER, box, call, code, http, run_all, sql, stl, test, wait_for, wavy
+from farm import KEY, VIEWER, box, call, code, http, mcp, run_all, sql, stl, test, wait_for, wavy
 
 
 def slicers_running():
@@ -262,10 +262,47 @@ def a_cancelled_slice_leaves_nothing():
 
 
 @test
+def a_slice_is_a_task_that_is_watched_and_cancelled():
+    def task(method, id):
+        return mcp(method, taskId=id)["result"]
+
+    short = mcp("tools/call", name="cura_slice_model", arguments={"model_path": "parts/cube.stl", "layer_height": 0.25})["result"]
+    assert short["resultType"] == "task" and short["status"] == "working", short
+    done = wait_for("the task", lambda: (lambda t: t if t["status"] == "completed" else None)(task("tasks/get", short["taskId"])))
+    assert done["result"]["structuredContent"]["gcode_sha256"] and not done["result"].get("isError"), done
+    long = mcp("tools/call", name="cura_slice_model", arguments={"model_path": "wavy.stl", "layer_height": 0.1, "infill_density": 100, "output_path": "watched.gcode"})["result"]["taskId"]
+    wait_for("progress", lambda: "slicing" in task("tasks/get", long).get("statusMessage", "") and slicers_running())
+    mcp("tasks/cancel", taskId=long)
+    wait_for("its end", lambda: not slicers_running(), 10)
+    assert task("tasks/get", long)["status"] == "cancelled"
+    assert sql("SELECT count(*) FROM odin.file_names WHERE path = 'watched.gcode'") == "0"
+    waited = mcp("tools/call", name="cura_slice_model", tasks=False, arguments={"model_path": "parts/cube.stl", "layer_height": 0.25})["result"]
+    assert waited["structuredContent"]["stats"] == done["result"]["structuredContent"]["stats"], (waited, done)
+
+
+@test
+def prusaslicer_slices_too():
+    names = ("printer", "process", "material")
+    for profile in (dict(tier="printer", name="Bench", settings={"bed_shape": "0x0,200x0,200x200,0x200", "nozzle_diameter": 0.4}), dict(tier="process", name="Coarse", settings={"layer_height": 0.3, "fill_density": "10%"}),
+                    dict(tier="material", name="PETG", settings={"temperature": 240, "first_layer_temperature": 240}, material="PETG", density=1.27)):
+        saved = call("save_slicer_profile", slicer="prusa", **profile)
+        assert saved.get("version") == 1, saved
+    sliced = call("prusa_slice_model", model_path="parts/cube.stl", **dict(zip(names, ("Bench", "Coarse", "PETG"))))
+    assert sliced.get("stats", {}).get("print_time_s", 0) > 100 and 1 < sliced["stats"]["grams"] < 10, sliced
+    facts = call("get_file", file=sliced["gcode_sha256"])["facts"]
+    assert facts["tools"][0]["material"] == "PETG" and facts["max_tool_c"] == 240 and facts["layer_height_mm"] == 0.3, facts
+    other = call("prusa_slice_model", model_path="parts/cube.stl", layer_height=0.2, infill_density=40, **dict(zip(names, ("Bench", "Coarse", "PETG"))))
+    assert other["stats"]["grams"] > sliced["stats"]["grams"] and call("get_file", file=other["gcode_sha256"])["facts"]["layer_height_mm"] == 0.2, other
+    assert code(call("prusa_slice_model", model_path="parts/cube.stl", overrides={"layer_hight": 1})) == "validation_failed"
+    assert code(call("prusa_slice_model", model_path="parts/cube.stl", overrides={"post_process": "/bin/true"})) == "validation_failed"
+    assert code(call("prusa_slice_model", model_path="plank.stl", printer="Bench")) == "does_not_fit"
+
+
+@test
 def a_killed_worker_is_replaced_and_the_work_done_once():
     def worker():
         log = open(os.environ["OUT"] + "/worker.log", "a")
-        return subprocess.Popen([os.environ["SIDECAR"], "worker"], env=dict(os.environ, ODIN_WORKER_URL=os.environ["WORKER_URL"]), stdout=log, stderr=log)
+        return subprocess.Popen([os.environ["SIDECAR"], "worker"], stdout=log, stderr=log)
 
     # The sidecar that serves must not take the task: stop its work for a while.
     os.kill(int(os.environ["SIDECAR_PID"]), signal.SIGSTOP)

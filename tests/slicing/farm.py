@@ -20,6 +20,19 @@ def call(tool, key=KEY, **arguments):
     return json.loads(body)
 
 
+def mcp(method, key=KEY, tasks=True, **params):
+    """One request of the stateless protocol, by a client that can poll tasks."""
+    about = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientInfo": {"name": "slicing", "version": "1"},
+             "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}} if tasks else {}}
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method}
+    name = params.get("name") or params.get("taskId")
+    if name:
+        headers["Mcp-Name"] = name
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": about}}).encode()
+    _, _, answer = http("POST", "/mcp", body, key, headers)
+    return json.loads(answer)
+
+
 def code(answer):
     return answer.get("error", {}).get("code")
 

@@ -1,7 +1,7 @@
 """Model sites and files by URL, against a server on loopback that answers as Thingiverse's interface does, errors and paging included."""
-import http.server, json, os, threading, time, urllib.parse
+import http.server, json, os, subprocess, threading, urllib.parse
 
-from farm import KEY, VIEWER, box, call, code, http as ask, run_all, sql, test, wait_for
+from farm import VIEWER, box, call, code, run_all, sql, test, wait_for
 
 ADMIN, TOKEN = os.environ["ADMIN"], "thing-token-3f9a"
 CUBE = box(10, 10, 10)
@@ -181,6 +181,28 @@ def trouble_of_the_site_is_told_or_waited_out():
     assert code(answer) == "upstream_unavailable" and "503" in answer["error"]["detail"], answer
     BUSY["left"] = 0
     assert code(call("thingiverse_search_models", query="nonsense")) == "upstream_unavailable"
+
+
+@test
+def readiness_of_every_level_is_told():
+    def check(*arguments, **variables):
+        told = subprocess.run([os.environ["SIDECAR"], "check", *arguments], env={**os.environ, **variables}, capture_output=True, text=True, timeout=60)
+        return told.returncode, told.stdout
+
+    status, text = check("--json")
+    levels = {level["level"]: level for level in json.loads(text)["levels"]}
+    assert list(levels) == ["database", "sidecar", "printers", "slicers", "sources"], text
+    assert {name: levels[name]["state"] for name in ("database", "sidecar", "slicers", "sources")} == dict.fromkeys(("database", "sidecar", "slicers", "sources"), "ready"), text
+    # The printers of this farm have never been reached.
+    assert levels["printers"]["state"] == "failed" and "Bench" in levels["printers"]["detail"] and status == 1, text
+    sql("UPDATE odin.printers SET is_active = false")
+    status, text = check()
+    assert status == 0 and [line.split()[:2] for line in text.splitlines() if line[0] != " "] == [["ready", "database"], ["ready", "sidecar"], ["missing", "printers"], ["ready", "slicers"], ["ready", "sources"]], text
+    assert check("--require", "printers")[0] == 1
+    assert check(ODIN_GATEWAY_URL=os.environ["ODIN_GATEWAY_URL"].replace("odin_gateway", "nobody"))[0] == 1
+    status, text = check(ODIN_AIR_GAP="true", ODIN_EGRESS_PRIVATE="10.0.0.0/8")
+    assert status == 1 and "air gap" in text, text
+    assert TOKEN not in text and os.environ["ODIN_SECRET_KEY"] not in text
 
 
 @test

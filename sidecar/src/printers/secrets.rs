@@ -20,7 +20,12 @@ struct Sealed {
     arguments: &'static [&'static str],
 }
 
-const SEALED: [Sealed; 2] = [
+const SEALED: [Sealed; 3] = [
+    Sealed {
+        tool: "set_remote_secret",
+        bound_to: "url",
+        arguments: &["header", "value"],
+    },
     Sealed {
         tool: "set_printer_credentials",
         bound_to: "printer_id",

@@ -5,6 +5,7 @@ mod document;
 mod embed;
 mod facts;
 mod jobs;
+mod remote;
 mod shop;
 mod slice;
 mod source;
@@ -80,10 +81,18 @@ pub fn start(
         work.task_workers,
         tasks::work,
     ));
+    let egress = Egress::new(&common.egress)?;
+    let remotes = Arc::new(remote::Remotes {
+        db: db.clone(),
+        egress: egress.clone(),
+        keyring: common.keyring()?,
+    });
+    running.spawn(remote::run(remotes.clone(), listener.clone(), stop.clone()));
     let shop = Arc::new(Shop {
         files: Files::new(db.clone()),
         slicers: Slicers::find(&work.slicers),
-        egress: Egress::new(&common.egress)?,
+        remotes: remotes.clone(),
+        egress,
         thingiverse: work.thingiverse_url.clone(),
         keyring: common.keyring()?,
     });
@@ -91,6 +100,7 @@ pub fn start(
     for (kinds, most) in [
         (vec!["facts", "document"], 2),
         (vec!["source"], 4),
+        (vec!["remote"], 8),
         (vec!["slice"], work.slice_workers),
     ] {
         if most > 0 {

@@ -1,11 +1,14 @@
 //! What this sidecar can do for tasks, and with which tools.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::claims::Job;
 use super::document;
 use super::facts;
 use super::jobs::{refusal, Live, Trouble};
+use super::remote::Remotes;
 use super::slice;
 use super::source;
 use crate::egress::Egress;
@@ -16,6 +19,7 @@ use crate::slicers::Slicers;
 pub struct Shop {
     pub files: Files,
     pub slicers: Slicers,
+    pub remotes: Arc<Remotes>,
     pub egress: Egress,
     /// Where Thingiverse's interface is.
     pub thingiverse: url::Url,
@@ -29,6 +33,7 @@ impl Shop {
         match job.kind.as_str() {
             "document" => document::carry_out(self, job, live).await,
             "facts" => facts::carry_out(self, job, live).await,
+            "remote" => self.remotes.carry_out(job, live).await,
             "slice" => slice::carry_out(self, job, live).await,
             "source" => source::carry_out(self, job, live).await,
             other => Err(Trouble::Final(refusal(
