@@ -32,6 +32,8 @@ CREATE FUNCTION odin._token_claims(token text, keys jsonb, issuer text, audience
   RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'token_claims_wrapper';
 CREATE FUNCTION odin._plan(input jsonb)
   RETURNS jsonb LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'plan_jobs_wrapper';
+CREATE FUNCTION odin._row_differs(one record, other record)
+  RETURNS record LANGUAGE c STRICT STABLE AS 'MODULE_PATHNAME', 'row_differs';
 CREATE FUNCTION odin._origin()
   RETURNS bigint LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'origin_wrapper';
 CREATE FUNCTION odin._code_version()

@@ -9,6 +9,7 @@ mod expression;
 mod jail;
 mod plan;
 mod roles;
+mod rows;
 mod secrets;
 mod timeout;
 

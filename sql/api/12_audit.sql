@@ -3,7 +3,7 @@
 
 -- Statement trigger of every guarded table; its arguments are the key columns. PL/pgSQL keeps one plan a table.
 CREATE OR REPLACE FUNCTION odin._trail() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $f$
 BEGIN
   IF TG_NARGS > 1 OR TG_ARGV[0] <> 'id' THEN
     -- A branch per operation: a trigger for INSERT has no old rows to name.
@@ -24,14 +24,15 @@ BEGIN
       FROM (SELECT to_jsonb(x.*) AS j FROM old_rows x) r;
   ELSE
     INSERT INTO odin.audit_changes(changed_at, call_id, role_name, org_id, table_name, op, row_key, before, after, origin, xid)
-    -- A row whose key itself changed is one deleted and one inserted.
-    SELECT clock_timestamp(), odin.current_call(), odin.actor(), (coalesce(r.j->'org_id', r.was->'org_id', r.j->'id', r.was->'id'))::bigint, TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME,
-           CASE WHEN r.was IS NULL THEN 'insert' WHEN r.j IS NULL THEN 'delete' ELSE 'update' END, coalesce(r.j, r.was)->>'id',
-           CASE WHEN r.j IS NULL OR odin._call_keeps_images() THEN r.was ELSE d.was END, CASE WHEN r.was IS NULL THEN r.j ELSE d.j END, odin._origin(), pg_current_xact_id()
-      -- OFFSET 0: each image is made once, not at every place that names it.
-      FROM (SELECT CASE WHEN o.id IS NOT NULL THEN to_jsonb(o.*) END AS was, CASE WHEN x.id IS NOT NULL THEN to_jsonb(x.*) END AS j FROM new_rows x FULL JOIN old_rows o ON o.id = x.id OFFSET 0) r,
-           LATERAL (SELECT jsonb_object_agg(e.key, r.was->e.key) AS was, jsonb_object_agg(e.key, e.value) AS j FROM jsonb_each(r.j) e WHERE e.value IS DISTINCT FROM r.was->e.key) d
-     WHERE d.j IS NOT NULL OR r.j IS NULL;
+    -- A row whose key itself changed is one deleted and one inserted. Only columns that differ become JSON (a leaf finds them, some too many); OFFSET 0: once.
+    SELECT clock_timestamp(), odin.current_call(), odin.actor(), (coalesce(r.j->'org_id', r.was->'org_id', r.j->'id', r.was->'id'))::bigint, TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME, r.op, r.key,
+           CASE WHEN r.op = 'delete' OR r.op = 'update' AND odin._call_keeps_images() THEN r.was ELSE d.was END, CASE WHEN r.op = 'insert' THEN r.j ELSE d.j END, odin._origin(), pg_current_xact_id()
+      FROM (SELECT CASE WHEN o.id IS NULL THEN 'insert' WHEN x.id IS NULL THEN 'delete' ELSE 'update' END AS op, coalesce(x.id, o.id)::text AS key,
+                   CASE WHEN o.id IS NULL THEN NULL WHEN x.id IS NULL OR odin._call_keeps_images() THEN to_jsonb(o.*) ELSE to_jsonb(odin._row_differs(o.*, x.*)) END AS was,
+                   CASE WHEN x.id IS NULL THEN NULL WHEN o.id IS NULL THEN to_jsonb(x.*) ELSE to_jsonb(odin._row_differs(x.*, o.*)) END AS j
+              FROM new_rows x FULL JOIN old_rows o ON o.id = x.id OFFSET 0) r,
+           LATERAL (SELECT jsonb_object_agg(e.key, r.was->e.key) AS was, jsonb_object_agg(e.key, e.value) AS j FROM jsonb_each(r.j) e WHERE r.op = 'update' AND e.value IS DISTINCT FROM r.was->e.key) d
+     WHERE r.op <> 'update' OR d.j IS NOT NULL;
   END IF;
   RETURN NULL;
 END $f$;

@@ -7,28 +7,34 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT status IN ('submitted', 'reje
 CREATE OR REPLACE FUNCTION odin._job_is_in_flight(status text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT status IN ('printing', 'paused') $f$;
 
--- Plans of a trigger are kept by the session and made for as many rows as it met first, one or ten thousand: what was and what is are therefore added up
--- instead of joined, and parts are found by their key, whatever the planner believes.
+-- The session keeps a trigger's plans, made for as many rows as it met first, one or ten thousand: what was and what is are therefore added up instead of
+-- joined, and each part is found by its key.
 CREATE OR REPLACE FUNCTION odin._jobs_counted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  x record;
 BEGIN
   IF TG_OP = 'INSERT' THEN
-    UPDATE odin.order_parts p
-       SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now()
-      FROM (SELECT n.part_id, sum(n.pieces * odin._job_is_queued(n.status)::int)::int AS q, sum(n.pieces * odin._job_is_in_flight(n.status)::int)::int AS f, sum(n.good)::int AS g, sum(n.scrapped)::int AS s
-              FROM new_rows n GROUP BY n.part_id ORDER BY n.part_id) x
-     WHERE p.id = x.part_id;
+    FOR x IN SELECT n.part_id, sum(n.pieces * odin._job_is_queued(n.status)::int)::int AS q, sum(n.pieces * odin._job_is_in_flight(n.status)::int)::int AS f, sum(n.good)::int AS g, sum(n.scrapped)::int AS s
+               FROM new_rows n GROUP BY n.part_id ORDER BY n.part_id LOOP
+      UPDATE odin.order_parts p SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now() WHERE p.id = x.part_id;
+    END LOOP;
     RETURN NULL;
   END IF;
-  -- A cancelled job's pieces are waived as far as they would be missing now: cancelling is a decision not to make them.
-  UPDATE odin.order_parts p
-     SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now(),
-         waived = p.waived + least(x.cancelled, greatest(p.needed - (p.good + x.g - p.to_stock) - (p.in_flight + x.f) - (p.queued + x.q), 0))
-    FROM (SELECT w.part_id, sum(w.sign * w.pieces * odin._job_is_queued(w.status)::int)::int AS q, sum(w.sign * w.pieces * odin._job_is_in_flight(w.status)::int)::int AS f,
-                 sum(w.sign * w.good)::int AS g, sum(w.sign * w.scrapped)::int AS s, sum(w.sign * w.pieces * (w.status = 'cancelled')::int)::int AS cancelled
-            FROM (SELECT 1 AS sign, n.part_id, n.pieces, n.status, n.good, n.scrapped FROM new_rows n UNION ALL SELECT -1, o.part_id, o.pieces, o.status, o.good, o.scrapped FROM old_rows o) w
-           GROUP BY w.part_id ORDER BY w.part_id) x
-   WHERE p.id = x.part_id AND (x.q, x.f, x.g, x.s, x.cancelled) <> (0, 0, 0, 0, 0);
+  FOR x IN
+    SELECT * FROM (
+      SELECT w.part_id, sum(w.sign * w.pieces * odin._job_is_queued(w.status)::int)::int AS q, sum(w.sign * w.pieces * odin._job_is_in_flight(w.status)::int)::int AS f,
+             sum(w.sign * w.good)::int AS g, sum(w.sign * w.scrapped)::int AS s, sum(w.sign * w.pieces * (w.status = 'cancelled')::int)::int AS cancelled
+        FROM (SELECT 1 AS sign, n.part_id, n.pieces, n.status, n.good, n.scrapped FROM new_rows n UNION ALL SELECT -1, o.part_id, o.pieces, o.status, o.good, o.scrapped FROM old_rows o) w
+       GROUP BY w.part_id) d
+     WHERE (d.q, d.f, d.g, d.s, d.cancelled) <> (0, 0, 0, 0, 0) ORDER BY d.part_id
+  LOOP
+    -- A cancelled job's pieces are waived as far as they would be missing now: cancelling is a decision not to make them.
+    UPDATE odin.order_parts p
+       SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now(),
+           waived = p.waived + least(x.cancelled, greatest(p.needed - (p.good + x.g - p.to_stock) - (p.in_flight + x.f) - (p.queued + x.q), 0))
+     WHERE p.id = x.part_id;
+  END LOOP;
   RETURN NULL;
 END $f$;
 CREATE OR REPLACE TRIGGER odin_counted_insert AFTER INSERT ON odin.jobs REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION odin._jobs_counted();

@@ -255,8 +255,8 @@ BEGIN
   made.energy := round(coalesce(r.energy_wh, r.seconds / 3600.0 * coalesce(r.watts, card.watts)) / 1000 * card.electricity_per_kwh, 4);
   made.labor := round(card.labor_minutes_per_run / 60 * card.labor_per_hour, 4);
   made.scrap_share := round((made.material + made.machine + made.energy + made.labor) * coalesce(r.scrapped, 0) / r.pieces, 4);
-  INSERT INTO odin.run_costs(run_id, org_id, rate_card_id, material, machine, energy, labor, scrap_share, currency)
-  VALUES (made.run_id, made.org_id, made.rate_card_id, made.material, made.machine, made.energy, made.labor, made.scrap_share, made.currency)
+  INSERT INTO odin.run_costs(run_id, org_id, rate_card_id, material, machine, energy, labor, scrap_share, currency, finished_at)
+  VALUES (made.run_id, made.org_id, made.rate_card_id, made.material, made.machine, made.energy, made.labor, made.scrap_share, made.currency, coalesce(r.finished_at, now()))
   ON CONFLICT (run_id) DO UPDATE SET material = excluded.material, machine = excluded.machine, energy = excluded.energy, labor = excluded.labor, scrap_share = excluded.scrap_share;
   UPDATE odin.runs SET cost = made.material + made.machine + made.energy + made.labor, currency = made.currency WHERE id = run;
   RETURN made.material + made.machine + made.energy + made.labor;

@@ -32,8 +32,9 @@ SELECT r.id AS run_id, r.org_id, r.job_id, r.order_line_id, r.customer_id, r.pri
 COMMENT ON VIEW odin_bi.fact_runs IS 'One row per finished run: outcome completed, failed or cancelled; hours, pieces, grams, cost.';
 
 CREATE OR REPLACE VIEW odin_bi.fact_run_costs WITH (security_invoker = true) AS
-SELECT c.run_id, c.org_id, r.printer_id, r.model_id, r.customer_id, r.order_line_id, (r.finished_at AT TIME ZONE 'UTC')::date AS finished_on, c.material, c.machine, c.energy, c.labor, c.total, c.scrap_share, c.currency, k.version AS rate_card_version
-  FROM odin.run_costs c JOIN odin.runs r ON r.id = c.run_id JOIN odin.rate_cards k ON k.id = c.rate_card_id;
+SELECT c.run_id, c.org_id, r.printer_id, r.model_id, r.customer_id, r.order_line_id, (c.finished_at AT TIME ZONE 'UTC')::date AS finished_on, c.material, c.machine, c.energy, c.labor, c.total, c.scrap_share, c.currency, k.version AS rate_card_version
+  -- Left joins, so that a report that needs neither run nor card reads neither.
+  FROM odin.run_costs c LEFT JOIN odin.runs r ON r.id = c.run_id LEFT JOIN odin.rate_cards k ON k.id = c.rate_card_id;
 COMMENT ON VIEW odin_bi.fact_run_costs IS 'Cost of each finished run by kind; scrap_share is the part that went into scrap.';
 
 CREATE OR REPLACE VIEW odin_bi.fact_jobs WITH (security_invoker = true) AS

@@ -38,6 +38,7 @@ CREATE TABLE odin.run_costs (
   total        numeric(14,4) GENERATED ALWAYS AS (material + machine + energy + labor) STORED,
   scrap_share  numeric(14,4) NOT NULL DEFAULT 0,
   currency     text NOT NULL,
+  finished_at  timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT run_costs_run_fk FOREIGN KEY (org_id, run_id) REFERENCES odin.runs (org_id, id),
   CONSTRAINT run_costs_card_fk FOREIGN KEY (org_id, rate_card_id) REFERENCES odin.rate_cards (org_id, id)
 );

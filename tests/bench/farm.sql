@@ -62,11 +62,41 @@ BEGIN
   INSERT INTO odin.runs(org_id, customer_id, job_id, order_line_id, part_id, model_id, revision_id, printer_id, status, pieces, planned_seconds, planned_mg, claimed_at, started_at, finished_at, seconds, used_mg, energy_wh, good, scrapped, verdict, fail_reason, reported_by, cost, currency)
   SELECT f, j.customer_id, j.id, j.order_line_id, j.part_id, j.model_id, j.revision_id, printers[1 + j.id % 1000], CASE WHEN j.id % 20 = 0 THEN 'failed' ELSE 'completed' END, 4, j.estimated_seconds, 20000, j.started_at, j.started_at, j.finished_at, 18000, 20000, 1500,
          CASE WHEN j.id % 20 = 0 THEN 0 ELSE 4 END, CASE WHEN j.id % 20 = 0 THEN 4 ELSE 0 END, CASE WHEN j.id % 20 = 0 THEN 'scrap' ELSE 'good' END, CASE WHEN j.id % 20 = 0 THEN (ARRAY['clog', 'adhesion', 'warping'])[1 + j.id / 20 % 3] END, 'printer', 1.2, 'USD' FROM odin.jobs j WHERE j.id > last_job;
-  INSERT INTO odin.run_costs(run_id, org_id, rate_card_id, material, machine, energy, labor, scrap_share, currency)
-  SELECT r.id, f, card, 0.5, 0.3, 0.2, 0.2, CASE WHEN r.status = 'failed' THEN 1.2 ELSE 0 END, 'USD' FROM odin.runs r WHERE r.job_id > last_job;
+  INSERT INTO odin.run_costs(run_id, org_id, rate_card_id, material, machine, energy, labor, scrap_share, currency, finished_at)
+  SELECT r.id, f, card, 0.5, 0.3, 0.2, 0.2, CASE WHEN r.status = 'failed' THEN 1.2 ELSE 0 END, 'USD', r.finished_at FROM odin.runs r WHERE r.job_id > last_job;
   INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, job_id, run_id, printer_id, slot_number, basis, at)
   SELECT f, spools[1 + r.id % 2000], 'consume', -20000, r.job_id, r.id, r.printer_id, 1, 'slicer', r.finished_at FROM odin.runs r WHERE r.job_id > last_job;
   INSERT INTO odin.alerts(org_id, type, severity, title, is_read, is_dismissed, created_at, run_id, job_id)
   SELECT f, 'print_complete', 'info', 'part is done', true, r.id % 2 = 0, r.finished_at, r.id, r.job_id FROM odin.runs r WHERE r.job_id > last_job;
   UPDATE odin.printer_totals t SET runs = x.n, print_seconds = x.s FROM (SELECT printer_id, count(*) AS n, sum(seconds) AS s FROM odin.runs WHERE org_id = f GROUP BY 1) x WHERE x.printer_id = t.printer_id;
 END $f$;
+
+-- So many printers, each printing a job of an order of its own customer: completions have nothing to share but the farm.
+CREATE TABLE bench.running_jobs(n bigint PRIMARY KEY, job bigint);
+CREATE FUNCTION bench.running(n integer) RETURNS void LANGUAGE plpgsql AS $f$
+DECLARE
+  f bigint := (SELECT id FROM odin.orgs WHERE name = 'Bench Farm');
+BEGIN
+  INSERT INTO odin.printers(org_id, name, protocol) SELECT f, 'R' || i, 'virtual' FROM generate_series(1, n) i;
+  INSERT INTO odin.spools(org_id, filament_id, initial_mg, low_stock_mg) SELECT f, (SELECT min(id) FROM odin.filaments WHERE org_id = f), 1000000, 0 FROM generate_series(1, n);
+  UPDATE odin.printer_slots t SET spool_id = s.id FROM (SELECT x.printer_id, row_number() OVER (ORDER BY x.printer_id) AS i FROM odin.printer_slots x JOIN odin.printers p ON p.id = x.printer_id WHERE p.org_id = f AND p.name LIKE 'R%') q,
+         (SELECT id, row_number() OVER (ORDER BY id DESC) AS i FROM odin.spools WHERE org_id = f) s WHERE s.i = q.i AND t.printer_id = q.printer_id;
+  WITH o AS (INSERT INTO odin.orders(org_id, customer_id, order_number) SELECT f, c.id, 'R-' || i FROM generate_series(1, n) i, LATERAL (SELECT id FROM odin.customers WHERE org_id = f ORDER BY id OFFSET i % 500 LIMIT 1) c RETURNING id),
+  l AS (INSERT INTO odin.order_lines(org_id, order_id, line_no, model_id, description, quantity, unit_price) SELECT f, o.id, 1, m.id, 'part', 4, 3 FROM o, (SELECT min(id) AS id FROM odin.models WHERE org_id = f) m RETURNING id, model_id)
+  INSERT INTO odin.order_parts(org_id, order_line_id, model_id, ordered) SELECT f, l.id, l.model_id, 4 FROM l;
+  INSERT INTO bench.running_jobs SELECT row_number() OVER (ORDER BY j.id), j.id FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id JOIN odin.orders o ON o.id = l.order_id WHERE o.order_number LIKE 'R-%';
+  INSERT INTO odin.runs(org_id, customer_id, job_id, order_line_id, part_id, model_id, revision_id, printer_id, status, pieces, planned_seconds, planned_mg, started_at)
+  SELECT f, j.customer_id, j.id, j.order_line_id, j.part_id, j.model_id, j.revision_id, p.id, 'printing', j.pieces, j.estimated_seconds, 20000, now() - interval '1 hour'
+    FROM bench.running_jobs b JOIN odin.jobs j ON j.id = b.job JOIN (SELECT id, row_number() OVER (ORDER BY id) AS n FROM odin.printers WHERE org_id = f AND name LIKE 'R%') p ON p.n = b.n;
+  INSERT INTO odin.run_slots(run_id, org_id, printer_id, tool, slot_number, spool_id, planned_mg) SELECT r.id, f, r.printer_id, 0, 1, t.spool_id, 20000 FROM bench.running_jobs b JOIN odin.runs r ON r.job_id = b.job JOIN odin.printer_slots t ON t.printer_id = r.printer_id;
+  INSERT INTO odin.spool_moves(org_id, spool_id, kind, reserved_mg, job_id, run_id, printer_id, slot_number) SELECT f, s.spool_id, 'reserve', 20000, r.job_id, r.id, r.printer_id, 1 FROM odin.run_slots s JOIN odin.runs r ON r.id = s.run_id WHERE r.status = 'printing';
+END $f$;
+CREATE FUNCTION bench.complete(n bigint) RETURNS boolean LANGUAGE plpgsql AS $f$
+DECLARE
+  answer jsonb := odin.call('complete_job', jsonb_build_object('job_id', (SELECT job FROM bench.running_jobs b WHERE b.n = complete.n)));
+BEGIN
+  IF answer ? 'error' THEN RAISE EXCEPTION '%', answer->'error'; END IF;
+  RETURN (answer->>'applied')::boolean;
+END $f$;
+GRANT USAGE ON SCHEMA bench TO bench_operator;
+GRANT SELECT ON bench.running_jobs TO bench_operator;

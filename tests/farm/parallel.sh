@@ -26,3 +26,31 @@ wait
 check "reported done ten times at once, booked once" test "$(grep -c true "$OUT/applied")" = 1
 rm -f "$OUT/applied"
 script farm_parallel "$here/invariants.sql"
+
+# Two sidecars' clocks at the same moment: one starts jobs, the other has nothing to do until it is through.
+fresh_db farm_clock
+db farm_clock -f "$here/helpers.sql" >/dev/null
+db farm_clock -c "SELECT t.as('admin', 'set_settings', '{\"auto_dispatch\":true}')" -c "UPDATE odin.printers SET auto_dispatch = true WHERE id IN (1, 4)" -c "SELECT t.op('queue_job', '{\"model_id\":2,\"quantity\":2}')" >/dev/null
+db farm_clock -c 'BEGIN' -c 'SELECT odin.dispatch_ready(1)' -c 'SELECT pg_sleep(4)' -c 'COMMIT' >"$OUT/first" &
+for _ in $(seq 50); do # until the first is at it
+    [ "$(db farm_clock -c "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = 'farm_clock')")" = 0 ] || break
+    sleep 0.1
+done
+check "while one clock starts jobs, another starts none" test "$(db farm_clock -c 'SELECT odin.dispatch_ready(1)')" = 0
+wait
+check "the first started one" grep -qx 1 "$OUT/first"
+check "and the next turn starts the other" test "$(db farm_clock -c 'SELECT odin.dispatch_ready(1)')" = 1
+check "each on its own printer" test "$(db farm_clock -c 'SELECT count(DISTINCT printer_id) FROM odin.runs')" = 2
+
+# W15 of the older system: requests of one key at the same time ran into its database's lock.
+key=$(db farm_clock -c "SELECT key FROM odin.mint_key('many', '{agent:write}', '30 days', 'ft_operator')")
+credential=$(printf %s "$key" | sha256sum | cut -d' ' -f1)
+for n in $(seq 12); do
+    for m in $(seq 10); do echo "SELECT odin.gateway_call('$credential', 'consume_spool', '{\"spool_id\":6,\"grams\":1}', '{\"idempotency_key\":\"$n-$m\"}')->>'status';"; done | db farm_clock >>"$OUT/answers.$n" 2>&1 &
+done
+wait
+check "W15 a hundred and twenty calls of one key, twelve at a time: none is refused" test "$(cat "$OUT"/answers.* | grep -cx complete)" = 120
+check "W15 and each is done once" test "$(db farm_clock -c 'SELECT balance_mg FROM odin.spool_balances WHERE spool_id = 6')" = 880000
+rm -f "$OUT"/answers.* "$OUT/first"
+script farm_clock "$here/invariants.sql"
+db postgres -c "DROP DATABASE farm_clock WITH (FORCE)"

@@ -136,3 +136,5 @@ BEGIN
   END;
 END $f$;
 SELECT t.twice(x.name) FROM odin.tools x JOIN t.cases c ON c.tool = x.name WHERE NOT x.read_only AND (x.listing->'annotations'->>'idempotentHint')::boolean AND x.name NOT IN ('plan_queue') ORDER BY x.name;
+-- W22 of the older system: its contract tests read source text. Here each advertised tool was called, and each advertised argument given another value.
+SELECT t.is((SELECT jsonb_agg(x.name ORDER BY x.name) FROM odin.tools x WHERE x.kind = 'tool' AND x.active AND x.function ~ '^odin[.]' AND x.toolsets && '{reference,jobs,orders,stock,catalog,fleet,money}' AND x.name NOT IN (SELECT tool FROM t.cases)), NULL, 'W22 no tool of the farm is without a case');
