@@ -47,11 +47,11 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.worker_claim_commands(text, integer) IS 'Gives a sidecar the next command of each printer it holds, and those in doubt that it must reconcile first. One at a time per printer; stop goes first.';
 
--- A name that no other run has: servers misbehave when a file in use is overwritten, and this is how a run is recognised later.
+-- A name that no other run has: servers misbehave when a file in use is overwritten, and this is how a run is recognised later. Its ending is that of the file.
 CREATE OR REPLACE FUNCTION odin._remote_file(run bigint) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT format('odin_%s_%s%s', r.id, left(trim(BOTH '-' FROM regexp_replace(lower(j.name), '[^a-z0-9]+', '-', 'g')), 40), CASE WHEN p.protocol = 'bambu' THEN '.gcode.3mf' ELSE '.gcode' END)
-    FROM odin.runs r JOIN odin.jobs j ON j.id = r.job_id JOIN odin.printers p ON p.id = r.printer_id WHERE r.id = run;
+  SELECT format('odin_%s_%s%s', r.id, left(trim(BOTH '-' FROM regexp_replace(lower(j.name), '[^a-z0-9]+', '-', 'g')), 40), CASE f.kind WHEN 'gcode_3mf' THEN '.gcode.3mf' WHEN 'bgcode' THEN '.bgcode' ELSE '.gcode' END)
+    FROM odin.runs r JOIN odin.jobs j ON j.id = r.job_id LEFT JOIN odin.model_revisions v ON v.id = r.revision_id LEFT JOIN odin.files f ON f.org_id = r.org_id AND f.sha256 = v.file_sha256 WHERE r.id = run ORDER BY f.id LIMIT 1;
 $f$;
 
 -- The last look before something leaves: still ours, still wanted, still safe. {"ok": true} is committed as 'sent' before the first byte.

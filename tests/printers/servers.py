@@ -13,20 +13,24 @@ import tempfile
 from farm import free_port, wait
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "odin_farm"
-VERSIONS = {"OctoPrint": "1.11.8", "moonraker": "0.11.0"}
+# The first of each list gives the place its name and, where it has one, its program.
+PACKAGES = {
+    "octoprint": ["OctoPrint==1.11.8"],
+    "moonraker": ["moonraker==0.11.0"],
+    "prusalink": ["prusalink==0.8.1"],
+    "pyftpdlib": ["pyftpdlib==2.0.1", "pyOpenSSL==24.2.1", "paho-mqtt==2.1.0"],
+}
 
 
-def installed(package):
-    """A virtual environment with one package, made on first use."""
-    version = VERSIONS[package]
-    place = CACHE / f"{package.lower()}-{version}"
+def installed(name):
+    """The programs of a virtual environment, made on first use."""
+    place = CACHE / PACKAGES[name][0].lower().replace("==", "-")
     done = place / ".complete"
     if not done.exists():
-        if not (place / "bin" / package.lower()).exists():
-            shutil.rmtree(place, ignore_errors=True)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            subprocess.run([sys.executable, "-m", "venv", place], check=True)
-            subprocess.run([place / "bin/pip", "-q", "install", f"{package}=={version}"], check=True)
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "venv", place], check=True)
+        subprocess.run([place / "bin/pip", "-q", "--disable-pip-version-check", "install", *PACKAGES[name]], check=True)
         done.touch()
     return place / "bin"
 
@@ -49,7 +53,10 @@ def ask(port, method, path, body=None, headers=None, timeout=20):
 class Server:
     """A process with a directory and a log of its own."""
 
+    every = []
+
     def __init__(self, kind):
+        self.every.append(self)
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"odin-{kind}-"))
         self.port = free_port()
         self.process = None
@@ -70,6 +77,11 @@ class Server:
     def close(self):
         self.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def close_all():
+    for server in Server.every:
+        server.close()
 
 
 class OctoPrint(Server):
@@ -101,7 +113,7 @@ farm:
         self.start()
 
     def start(self):
-        self.spawn([installed("OctoPrint") / "octoprint", "--basedir", self.dir, "serve", "--host", "127.0.0.1", "--port", self.port, "--iknowwhatimdoing"])
+        self.spawn([installed("octoprint") / "octoprint", "--basedir", self.dir, "serve", "--host", "127.0.0.1", "--port", self.port, "--iknowwhatimdoing"])
         wait("OctoPrint to be operational", self.operational, 60, 0.3)
 
     def operational(self):

@@ -1,15 +1,20 @@
 //! Printers: this sidecar holds its share of them by lease, looks at them, and carries out what the farm wants of them.
 //! The database decides and remembers; whatever is kept here can be lost at any moment.
 
+mod bambu;
 pub mod confirm;
 mod crash;
+mod digest;
 mod driver;
+mod duet;
+mod gcode;
 mod http;
 mod keeper;
 mod moonraker;
 mod octoprint;
 mod order;
 mod outbox;
+mod prusalink;
 pub mod secrets;
 mod spool;
 mod virtual_machine;
@@ -330,6 +335,12 @@ fn open(db: &Db, keyring: Option<&Keyring>, id: i64, config: &Value) -> Box<dyn 
                 "octoprint" => octoprint::OctoPrint::open(address, secret["api_key"].as_str())
                     .map(|d| Box::new(d) as Box<dyn Driver>),
                 "moonraker" => moonraker::Moonraker::open(address, secret["api_key"].as_str())
+                    .map(|d| Box::new(d) as Box<dyn Driver>),
+                "prusalink" => prusalink::PrusaLink::open(address, &secret)
+                    .map(|d| Box::new(d) as Box<dyn Driver>),
+                "duet" => duet::Duet::open(address, secret["password"].as_str())
+                    .map(|d| Box::new(d) as Box<dyn Driver>),
+                "bambu" => bambu::Bambu::open(address, config, secret["access_code"].as_str())
                     .map(|d| Box::new(d) as Box<dyn Driver>),
                 other => Err(Fault::unsupported(format!(
                     "this version has no driver for {other}"
