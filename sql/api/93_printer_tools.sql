@@ -21,6 +21,8 @@ BEGIN
     ('set_fan',                  'write', 'Set the part fan',          '{"destructive":false,"idempotent":true,"open_world":true}',    'confirm', which || '{"percent":{"minimum":0,"maximum":100}}'),
     ('set_speed',                'write', 'Set the print speed',       '{"destructive":false,"idempotent":true,"open_world":true}',    'confirm', which || '{"percent":{"minimum":10,"maximum":200}}'),
     ('skip_objects',             'write', 'Leave objects out',         '{"destructive":true,"idempotent":true,"open_world":true}',     'confirm', which || '{"objects":{"minItems":1,"maxItems":64,"items":{"type":"string","maxLength":100}}}'),
+    ('printer_snapshot',         'write', 'Take a picture',            '{"destructive":false,"idempotent":false,"open_world":true}',   'none',    which),
+    ('discover_printers',        'write', 'Search for printers',       '{"destructive":false,"idempotent":true,"open_world":true}',    'none',    '{"seconds":{"minimum":2,"maximum":15}}'),
     ('connect_printer',          'write', 'Connect a printer',         '{"destructive":false,"idempotent":true,"open_world":true}',    'confirm', which || serial),
     ('printer_gcode',            'admin', 'Send G-code',               '{"destructive":true,"idempotent":false,"open_world":true}',    'confirm', which || '{"lines":{"minItems":1,"maxItems":100,"items":{"type":"string","maxLength":200}}}'),
     ('test_printer',             'write', 'Test a printer',            '{"destructive":false,"idempotent":true,"open_world":true}',    'none',    which),

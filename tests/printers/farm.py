@@ -195,7 +195,7 @@ class Sidecar:
         result = answer["result"]
         if result.get("isError"):
             return None, json.loads(result["content"][0]["text"])["error"]
-        return result.get("structuredContent", json.loads(result["content"][0]["text"])), None
+        return result.get("structuredContent") or json.loads(result["content"][0]["text"]), None
 
     def ok(self, name, arguments=None, role="operator", timeout=60):
         result, error = self.tool(name, arguments, role, timeout)

@@ -1,5 +1,6 @@
 """The real servers of the tests, installed once outside the checkout and started on loopback ports."""
 
+import hashlib
 import http.client
 import json
 import os
@@ -9,24 +10,30 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 from farm import free_port, wait
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "odin_farm"
-# The first of each list gives the place its name and, where it has one, its program.
 PACKAGES = {
     "octoprint": ["OctoPrint==1.11.8"],
     "moonraker": ["moonraker==0.11.0"],
     "prusalink": ["prusalink==0.8.1"],
-    "pyftpdlib": ["pyftpdlib==2.0.1", "pyOpenSSL==24.2.1", "paho-mqtt==2.1.0"],
+    "pyftpdlib": ["pyftpdlib==2.0.1", "pyOpenSSL==24.2.1", "paho-mqtt==2.1.0", "zeroconf==0.132.2"],
 }
+
+
+INSTALLING = threading.Lock()
 
 
 def installed(name):
     """The programs of a virtual environment, made on first use."""
-    place = CACHE / PACKAGES[name][0].lower().replace("==", "-")
+    wanted = " ".join([*PACKAGES[name], sys.version])
+    place = CACHE / f"{name}-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
     done = place / ".complete"
-    if not done.exists():
+    with INSTALLING:
+        if done.exists():
+            return place / "bin"
         shutil.rmtree(place, ignore_errors=True)
         place.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "venv", place], check=True)

@@ -42,7 +42,6 @@ pub struct Http {
 pub struct Answer {
     pub status: StatusCode,
     pub body: Bytes,
-    pub kind: Option<String>,
     challenge: Option<String>,
 }
 
@@ -50,6 +49,11 @@ impl Answer {
     pub fn json(&self) -> Result<Value, Fault> {
         serde_json::from_slice(&self.body)
             .map_err(|_| Fault::odd(format!("the server answered {} with something that is not JSON; is this the right address and protocol?", self.status.as_u16())))
+    }
+
+    pub fn asks_for_digest(&self) -> bool {
+        let challenge = self.challenge.as_deref().unwrap_or_default();
+        challenge.starts_with("Digest")
     }
 
     /// What the server says is wrong, in one line.
@@ -299,11 +303,8 @@ impl Http {
                 .await
                 .map_err(|e| fault(&self.base, &e))?;
             let status = response.status();
-            let text = |name: HeaderName| {
-                let value = response.headers().get(name)?;
-                value.to_str().ok().map(str::to_owned)
-            };
-            let (kind, challenge) = (text(CONTENT_TYPE), text(WWW_AUTHENTICATE));
+            let challenge = response.headers().get(WWW_AUTHENTICATE);
+            let challenge = challenge.and_then(|c| Some(c.to_str().ok()?.to_owned()));
             let body = Limited::new(response.into_body(), MOST_ANSWER)
                 .collect()
                 .await
@@ -311,7 +312,6 @@ impl Http {
             Ok(Answer {
                 status,
                 body: body.to_bytes(),
-                kind,
                 challenge,
             })
         };

@@ -11,7 +11,7 @@ use super::driver::{Act, Driver, Ended, Fault, Outcome, Report, State};
 use super::order::{Order, Shown};
 use super::spool::Spooled;
 use super::watch::Watch;
-use super::{crash, Shared};
+use super::{camera, crash, Shared};
 
 const SENDING: &str = "SELECT odin.worker_command_sending($1, $2, $3)";
 const ENDED: &str = "SELECT odin.worker_command_ended($1, $2, $3, $4)";
@@ -311,6 +311,12 @@ impl Keeper {
     async fn carry_out(&self, order: &Order) -> End {
         if order.verb == "test" {
             return self.test().await;
+        }
+        if order.verb == "snapshot" {
+            return match camera::snapshot(&self.shared, order).await {
+                Ok(result) => End::Done(result),
+                Err(fault) => End::Failed(fault),
+            };
         }
         let act = match order.act() {
             Ok(act) => act,

@@ -353,7 +353,7 @@ impl Order {
     pub fn is_harmless_twice(&self) -> bool {
         matches!(
             self.verb.as_str(),
-            "test" | "set_light" | "set_fan" | "set_speed" | "set_slot"
+            "test" | "snapshot" | "set_light" | "set_fan" | "set_speed" | "set_slot"
         )
     }
 
