@@ -115,7 +115,7 @@ def start_on_octoprint(rounds):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--printers", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     os.environ.setdefault("ODIN_TEST_SIDECAR", str(pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/odin-farm"))

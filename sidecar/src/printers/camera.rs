@@ -25,7 +25,9 @@ pub async fn snapshot(shared: &Shared, order: &Order) -> Result<Value, Fault> {
         .await
         .map_err(|e| Fault::odd(format!("the picture could not be stored: {e}")))?;
     if stored["ok"] != true {
-        return Err(Fault::odd("the printer was handed to another sidecar meanwhile; ask again"));
+        return Err(Fault::odd(
+            "the printer was handed to another sidecar meanwhile; ask again",
+        ));
     }
     let name = stored["name"].as_str().unwrap_or_default();
     Ok(json!({
@@ -38,7 +40,9 @@ async fn fetch(url: &str) -> Result<bytes::Bytes, Fault> {
     let (base, path) = split(url);
     let http = Http::new(base, &[])?;
     let answer = http.get(&path).await.map_err(|fault| {
-        Fault::unreachable(format!("{fault}. camera_url must give one picture, not a stream"))
+        Fault::unreachable(format!(
+            "{fault}. camera_url must give one picture, not a stream"
+        ))
     })?;
     if !answer.status.is_success() {
         return Err(Fault::odd(format!(

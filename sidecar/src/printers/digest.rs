@@ -61,8 +61,14 @@ mod tests {
             r#"Digest realm="Administrator", nonce="abc", algorithm="MD5-sess", qop="auth""#;
         assert!(digest.learn(challenge));
         let said = digest.answer(&Method::PUT, "/api/v1/job").unwrap();
-        assert!(said.contains("MD5-sess") && !said.contains("s3cret"), "{said}");
-        assert!(!digest.learn(challenge), "the same challenge again: the password is wrong");
+        assert!(
+            said.contains("MD5-sess") && !said.contains("s3cret"),
+            "{said}"
+        );
+        assert!(
+            !digest.learn(challenge),
+            "the same challenge again: the password is wrong"
+        );
         assert!(!digest.learn("Basic realm=x"));
     }
 }

@@ -81,18 +81,26 @@ async fn who(address: &str, name: &str) -> Option<Value> {
     let version = http.get("/api/version").await.ok();
     let access = http.get("/access/info").await.ok();
     let (protocol, text) = protocol_of(version.as_ref(), access.as_ref())?;
-    Some(json!({"protocol": protocol, "address": address, "name": name, "text": text, "serial": null, "needs": match protocol {
-        "prusalink" => "api_key, or username and password",
-        "moonraker" => "api_key, unless the sidecar is a trusted client",
-        _ => "api_key",
-    }}))
+    Some(
+        json!({"protocol": protocol, "address": address, "name": name, "text": text, "serial": null, "needs": match protocol {
+            "prusalink" => "api_key, or username and password",
+            "moonraker" => "api_key, unless the sidecar is a trusted client",
+            _ => "api_key",
+        }}),
+    )
 }
 
-fn protocol_of(version: Option<&Answer>, access: Option<&Answer>) -> Option<(&'static str, String)> {
+fn protocol_of(
+    version: Option<&Answer>,
+    access: Option<&Answer>,
+) -> Option<(&'static str, String)> {
     let is_moonraker = access
         .filter(|a| a.status.is_success())
         .and_then(|a| a.json().ok())
-        .is_some_and(|said| said["result"]["default_source"].is_string() || !said["result"]["login_required"].is_null());
+        .is_some_and(|said| {
+            said["result"]["default_source"].is_string()
+                || !said["result"]["login_required"].is_null()
+        });
     if is_moonraker {
         return Some(("moonraker", "Moonraker".to_owned()));
     }
@@ -124,7 +132,9 @@ async fn by_broadcast(until: Instant) -> Result<Vec<Value>, String> {
         .map_err(|e| format!("Bambu Lab's broadcast on UDP {BAMBU_PORT} cannot be heard: {e}"))?;
     let mut found: BTreeMap<String, Value> = BTreeMap::new();
     let mut packet = [0u8; 4096];
-    while let Ok(Ok((size, from))) = tokio::time::timeout_at(until, socket.recv_from(&mut packet)).await {
+    while let Ok(Ok((size, from))) =
+        tokio::time::timeout_at(until, socket.recv_from(&mut packet)).await
+    {
         let text = String::from_utf8_lossy(&packet[..size]);
         if let Some((serial, entry)) = bambu(&text, from.ip()) {
             if found.len() < MOST {
@@ -170,7 +180,10 @@ mod tests {
         let from = IpAddr::from([10, 0, 0, 9]);
         let (serial, entry) = bambu(said, from).unwrap();
         assert_eq!(serial, "01P00A123456789");
-        assert_eq!((entry["address"].as_str(), entry["name"].as_str()), (Some("192.168.1.50"), Some("Shelf 3")));
+        assert_eq!(
+            (entry["address"].as_str(), entry["name"].as_str()),
+            (Some("192.168.1.50"), Some("Shelf 3"))
+        );
         assert!(bambu(&said.replace("bambulab", "other"), from).is_none());
         assert!(bambu(&said.replace("01P00A", "01P;DROP "), from).is_none());
         let (_, entry) = bambu(&said.replace("192.168.1.50", "http://evil"), from).unwrap();

@@ -87,7 +87,11 @@ impl Duet {
                         .send_file(method.clone(), path, &headers, file)
                         .await?
                 }
-                None => self.http.order(method.clone(), path, &headers, SHORT).await?,
+                None => {
+                    self.http
+                        .order(method.clone(), path, &headers, SHORT)
+                        .await?
+                }
             };
             match answer.status.as_u16() {
                 401 | 403 if !opened => self.session.store(0, Ordering::Relaxed),
@@ -122,7 +126,9 @@ impl Duet {
         let path = format!("/rr_gcode?gcode={}", encoded(lines));
         let said = self.talk(Method::GET, &path, None).await?;
         if said["err"].as_i64().unwrap_or(0) != 0 {
-            return Err(Fault::refused("the Duet takes no more G-code at the moment: too long, or its buffer is full"));
+            return Err(Fault::refused(
+                "the Duet takes no more G-code at the moment: too long, or its buffer is full",
+            ));
         }
         let until = Instant::now() + REPLY_LIMIT;
         while Instant::now() < until {
@@ -168,7 +174,9 @@ impl Duet {
                     Some("paused") => break,
                     Some("idle") => return Ok(()),
                     _ if Instant::now() > until => {
-                        return Err(Fault::broken("the Duet did not pause, so it was not told to cancel"))
+                        return Err(Fault::broken(
+                            "the Duet did not pause, so it was not told to cancel",
+                        ))
                     }
                     _ => tokio::time::sleep(Duration::from_millis(400)).await,
                 }
@@ -182,8 +190,12 @@ fn read(answer: &Answer) -> Result<Value, Fault> {
     match answer.status.as_u16() {
         200 => answer.json(),
         401 | 403 => Err(Fault::auth("the Duet does not accept the password")),
-        404 => Err(Fault::odd("this Duet does not know the request; its firmware may be older than 3.0")),
-        503 => Err(Fault::unreachable("the Duet is short of memory; it answers again in a moment")),
+        404 => Err(Fault::odd(
+            "this Duet does not know the request; its firmware may be older than 3.0",
+        )),
+        503 => Err(Fault::unreachable(
+            "the Duet is short of memory; it answers again in a moment",
+        )),
         status => Err(Fault::odd(format!("the Duet failed ({status})"))),
     }
 }
@@ -218,14 +230,18 @@ fn report(state: &Value, job: &Value, heat: &Value) -> Report {
         "off" | "starting" | "updating" | "disconnected" => State::Offline,
         _ => State::Unknown,
     };
-    if matches!(words, "pausing" | "cancelling" | "starting" | "updating" | "busy" | "simulating") {
+    if matches!(
+        words,
+        "pausing" | "cancelling" | "starting" | "updating" | "busy" | "simulating"
+    ) {
         report.stage = Some(words.to_owned());
     }
     report.settling = words == "busy" && file.is_none();
     match report.state {
         State::Error => {
             report.outcome = Some(Outcome::Failed);
-            report.error_message = Some("the firmware has halted; connect_printer resets it".to_owned());
+            report.error_message =
+                Some("the firmware has halted; connect_printer resets it".to_owned());
         }
         State::Idle if words == "idle" => {
             report.file = job["lastFileName"]
@@ -368,7 +384,9 @@ impl Driver for Duet {
         match said["err"].as_i64() {
             Some(0) => Ok(()),
             // A wrong sum or a full card: trying again tells which.
-            _ => Err(Fault::broken("the Duet did not store the file: damaged on the way, or its card is full")),
+            _ => Err(Fault::broken(
+                "the Duet did not store the file: damaged on the way, or its card is full",
+            )),
         }
     }
 
@@ -414,9 +432,7 @@ impl Driver for Duet {
             Act::Speed { percent } => gcode::speed(*percent),
             Act::Skip { objects } => gcode::skip(objects)?.join("\n"),
             Act::Connect { .. } => "M999".to_owned(),
-            Act::Disconnect => {
-                return Err(Fault::unsupported("a Duet has no connection to close"))
-            }
+            Act::Disconnect => return Err(Fault::unsupported("a Duet has no connection to close")),
             Act::Slot { .. } => return Err(Fault::unsupported("a Duet keeps no record of spools")),
             Act::Light { .. } => {
                 return Err(Fault::unsupported(
@@ -468,10 +484,18 @@ mod tests {
         let job = json!({"file": {"fileName": "0:/gcodes/a.gcode", "size": 1000, "numLayers": 50}, "filePosition": 250, "layer": 3, "timesLeft": {"file": 90}});
         let printing = seen("processing", job.clone());
         assert_eq!(
-            (printing.state, printing.file.as_deref(), printing.progress_pct, printing.remaining_seconds),
+            (
+                printing.state,
+                printing.file.as_deref(),
+                printing.progress_pct,
+                printing.remaining_seconds
+            ),
             (State::Printing, Some("a.gcode"), Some(25.0), Some(90))
         );
-        assert_eq!((printing.bed_target_c, printing.tool_target_c), (Some(60.0), Some(0.0)));
+        assert_eq!(
+            (printing.bed_target_c, printing.tool_target_c),
+            (Some(60.0), Some(0.0))
+        );
         assert_eq!(seen("busy", job.clone()).state, State::Printing);
         assert_eq!(seen("busy", json!({})).state, State::Idle);
         assert_eq!(seen("paused", job).state, State::Paused);
@@ -483,13 +507,22 @@ mod tests {
             ("lastFileCancelled", Outcome::Cancelled),
             ("lastFileAborted", Outcome::Failed),
         ] {
-            let over = seen("idle", json!({"lastFileName": "0:/gcodes/a.gcode", flag: true}));
-            assert_eq!((over.outcome, over.file.as_deref()), (Some(outcome), Some("a.gcode")));
+            let over = seen(
+                "idle",
+                json!({"lastFileName": "0:/gcodes/a.gcode", flag: true}),
+            );
+            assert_eq!(
+                (over.outcome, over.file.as_deref()),
+                (Some(outcome), Some("a.gcode"))
+            );
         }
     }
 
     #[test]
     fn nothing_escapes_a_request() {
-        assert_eq!(encoded("M32 \"0:/gcodes/a&b.gcode\""), "M32%20%220%3A%2Fgcodes%2Fa%26b.gcode%22");
+        assert_eq!(
+            encoded("M32 \"0:/gcodes/a&b.gcode\""),
+            "M32%20%220%3A%2Fgcodes%2Fa%26b.gcode%22"
+        );
     }
 }

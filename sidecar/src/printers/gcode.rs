@@ -50,6 +50,9 @@ mod tests {
         assert_eq!(skip(&["3".into()]).unwrap(), ["M486 P3"]);
         assert!(skip(&["3\nM112".into()]).is_err());
         assert_eq!(word("cube_1\nM112;"), "cube_1M112");
-        assert_eq!(quoted("0:/gcodes/a \"b\".gcode"), "\"0:/gcodes/a \"\"b\"\".gcode\"");
+        assert_eq!(
+            quoted("0:/gcodes/a \"b\".gcode"),
+            "\"0:/gcodes/a \"\"b\"\".gcode\""
+        );
     }
 }

@@ -42,7 +42,7 @@ pub struct Http {
 pub struct Answer {
     pub status: StatusCode,
     pub body: Bytes,
-    challenge: Option<String>,
+    pub challenge: Option<String>,
 }
 
 impl Answer {
@@ -170,14 +170,8 @@ impl Http {
             (CONTENT_TYPE.as_str(), "application/json"),
             (CONTENT_LENGTH.as_str(), &bytes.len().to_string()),
         ];
-        self.send(
-            Method::POST,
-            path,
-            &headers,
-            || full(bytes.clone()),
-            limit,
-        )
-        .await
+        self.send(Method::POST, path, &headers, || full(bytes.clone()), limit)
+            .await
     }
 
     /// An order without a body.

@@ -465,9 +465,7 @@ impl Keeper {
                 Err(_) => (Shown::NotYet, Report::default()),
             };
             match shown {
-                (Shown::Yes, now)
-                    if answered.is_some() || !order.is_done_when_accepted() =>
-                {
+                (Shown::Yes, now) if answered.is_some() || !order.is_done_when_accepted() => {
                     if is_start {
                         self.begun(order, &now).await;
                     }

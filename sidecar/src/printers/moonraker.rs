@@ -313,7 +313,9 @@ impl Driver for Moonraker {
                     .collect();
                 self.script(&lines.join("\n")).await?;
             }
-            Act::Slot { .. } => return Err(Fault::unsupported("Klipper keeps no record of spools")),
+            Act::Slot { .. } => {
+                return Err(Fault::unsupported("Klipper keeps no record of spools"))
+            }
             Act::Light { .. } => {
                 return Err(Fault::unsupported(
                     "Klipper has no light of its own; run its macro with printer_gcode",

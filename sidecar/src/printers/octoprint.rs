@@ -331,12 +331,12 @@ impl Driver for OctoPrint {
                 let lines = gcode::skip(objects)?;
                 self.lines(&lines).await?;
             }
-            Act::Slot { .. } => return Err(Fault::unsupported("OctoPrint keeps no record of spools")),
-            Act::Light { .. } => {
-                return Err(Fault::unsupported(
-                    "OctoPrint has no light of its own; send the firmware's G-code with printer_gcode",
-                ))
+            Act::Slot { .. } => {
+                return Err(Fault::unsupported("OctoPrint keeps no record of spools"))
             }
+            Act::Light { .. } => return Err(Fault::unsupported(
+                "OctoPrint has no light of its own; send the firmware's G-code with printer_gcode",
+            )),
             Act::Connect { port, baudrate } => {
                 let mut connect = json!({"command": "connect"});
                 if let Some(port) = port {

@@ -288,10 +288,7 @@ impl Order {
                     _ => Shown::NotYet,
                 }
             }
-            "set_light" => reported(
-                now.lights_on
-                    .map(|on| on == (self.arguments["on"] == true)),
-            ),
+            "set_light" => reported(now.lights_on.map(|on| on == (self.arguments["on"] == true))),
             "set_slot" => reported(self.slot_shown(now)),
             "set_fan" => reported(self.near(now.fan_pct, 1.0)),
             // Some machines know a few speeds only; the nearest is what was asked for.
@@ -340,7 +337,8 @@ impl Order {
         let slot = now.slots.iter().find(|s| s.slot == wanted)?;
         let same = |is: &Option<String>, name: &str| {
             let wanted = self.arguments[name].as_str().unwrap_or_default();
-            is.as_deref().is_some_and(|is| is.eq_ignore_ascii_case(wanted))
+            is.as_deref()
+                .is_some_and(|is| is.eq_ignore_ascii_case(wanted))
         };
         Some(same(&slot.material, "material") && same(&slot.color, "color"))
     }
@@ -361,7 +359,14 @@ impl Order {
     pub fn is_done_when_accepted(&self) -> bool {
         matches!(
             self.verb.as_str(),
-            "home" | "move" | "gcode" | "set_light" | "set_fan" | "set_speed" | "set_slot" | "skip_objects"
+            "home"
+                | "move"
+                | "gcode"
+                | "set_light"
+                | "set_fan"
+                | "set_speed"
+                | "set_slot"
+                | "skip_objects"
         )
     }
 

@@ -297,7 +297,9 @@ impl Driver for PrusaLink {
             match self.get(&place).await?.status {
                 StatusCode::OK => return Ok(()),
                 _ if Instant::now() > until => {
-                    return Err(Fault::broken("PrusaLink took the file but does not list it"))
+                    return Err(Fault::broken(
+                        "PrusaLink took the file but does not list it",
+                    ))
                 }
                 _ => tokio::time::sleep(Duration::from_millis(200)).await,
             }
@@ -355,7 +357,9 @@ impl Driver for PrusaLink {
             Act::Gcode { .. } => {
                 return Err(Fault::unsupported("PrusaLink takes no single G-code lines"))
             }
-            Act::Slot { .. } => return Err(Fault::unsupported("PrusaLink keeps no record of spools")),
+            Act::Slot { .. } => {
+                return Err(Fault::unsupported("PrusaLink keeps no record of spools"))
+            }
             Act::Light { .. } | Act::Fan { .. } | Act::Speed { .. } | Act::Skip { .. } => {
                 return Err(Fault::unsupported(
                     "PrusaLink has no lights, fan, speed or objects to set over the network",
@@ -402,7 +406,10 @@ mod tests {
         );
         assert_eq!(seen("STOPPED", None).outcome, Some(Outcome::Cancelled));
         let lost = seen("ERROR", None);
-        assert_eq!((lost.state, lost.outcome), (State::Error, Some(Outcome::Failed)));
+        assert_eq!(
+            (lost.state, lost.outcome),
+            (State::Error, Some(Outcome::Failed))
+        );
         assert_eq!(
             lost.error_message.as_deref(),
             Some("Serial device does not exist")

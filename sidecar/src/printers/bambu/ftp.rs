@@ -63,7 +63,8 @@ impl Ftp {
     pub async fn store(&self, name: &str, file: &Spooled) -> Result<(), Fault> {
         let mut ftp = self.open().await?;
         let send = async {
-            let mut reader = StreamReader::new(Box::pin(file.stream()).map_err(std::io::Error::other));
+            let mut reader =
+                StreamReader::new(Box::pin(file.stream()).map_err(std::io::Error::other));
             ftp.put_file(format!("/{name}"), &mut reader).await?;
             ftp.size(format!("/{name}")).await
         };

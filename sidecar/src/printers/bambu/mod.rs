@@ -95,7 +95,13 @@ impl Bambu {
         // Global trays: four to an AMS, counted from 0; the external spool feeds past the AMS.
         let trays: Vec<i64> = slots
             .iter()
-            .map(|slot| if *slot >= EXTERNAL { EXTERNAL } else { slot - 1 })
+            .map(|slot| {
+                if *slot >= EXTERNAL {
+                    EXTERNAL
+                } else {
+                    slot - 1
+                }
+            })
             .collect();
         let use_ams = trays.iter().any(|tray| (0..EXTERNAL).contains(tray));
         // Sources disagree about the spelling of levelling; printers ignore what they do not know.
@@ -309,7 +315,9 @@ impl Driver for Bambu {
             Act::Skip { objects } => {
                 let numbers: Result<Vec<i64>, _> = objects.iter().map(|o| o.parse()).collect();
                 let numbers = numbers.map_err(|_| {
-                    Fault::refused("Bambu Lab printers name objects by the numbers of the sliced file")
+                    Fault::refused(
+                        "Bambu Lab printers name objects by the numbers of the sliced file",
+                    )
                 })?;
                 self.print(json!({"command": "skip_objects", "obj_list": numbers}))
                     .await?;

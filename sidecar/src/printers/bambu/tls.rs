@@ -77,7 +77,10 @@ impl Identity {
 /// What a failed TLS handshake means, in words an operator can act on.
 pub fn tls_fault(chain: &str) -> Option<Fault> {
     if let Some(at) = chain.find(OTHER_SERIAL) {
-        let said = chain[at..].split([';', '"', ')']).next().unwrap_or_default();
+        let said = chain[at..]
+            .split([';', '"', ')'])
+            .next()
+            .unwrap_or_default();
         return Some(Fault::auth(format!(
             "{said}: is the address or the serial of another printer?"
         )));
@@ -91,7 +94,9 @@ pub fn tls_fault(chain: &str) -> Option<Fault> {
     ["tls", "certificate", "handshake", "corrupt message"]
         .iter()
         .any(|word| lower.contains(word))
-        .then(|| Fault::unreachable("TLS fails: the port does not speak TLS as a Bambu Lab printer does"))
+        .then(|| {
+            Fault::unreachable("TLS fails: the port does not speak TLS as a Bambu Lab printer does")
+        })
 }
 
 fn common_name(certificate: &[u8]) -> Option<String> {
