@@ -57,8 +57,22 @@ api_key={self.KEY}
         wait("the serial line", (self.dir / "tty").exists, 10)
 
     def start(self):
-        self.spawn([installed("prusalink") / "prusalink", "-f", "-i", "-c", self.dir / "prusalink.ini"])
-        wait("PrusaLink to be idle", lambda: self.state() == "IDLE", 60, 0.3)
+        """Started on a busy machine it sometimes comes up without ever noticing new files; then it is started again."""
+        for _ in range(3):
+            self.spawn([installed("prusalink") / "prusalink", "-f", "-i", "-c", self.dir / "prusalink.ini"])
+            wait("PrusaLink to be idle", lambda: self.state() == "IDLE", 60, 0.3)
+            if self.takes_files():
+                return
+            self.kill()
+        raise AssertionError("PrusaLink does not notice new files")
+
+    def takes_files(self):
+        try:
+            self.send("PUT", "/api/v1/files/local/probe.gcode", "G28\n", Content_Type="text/x.gcode", Overwrite="?1")
+            wait("the probe", lambda: self.get("/api/v1/files/local/probe.gcode")[0] == 200, 10, 0.3)
+        except (OSError, AssertionError):
+            return False
+        return self.send("DELETE", "/api/v1/files/local/probe.gcode")[0] == 204
 
     def state(self):
         self.alive()

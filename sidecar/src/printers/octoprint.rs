@@ -454,6 +454,7 @@ mod tests {
         let answer = |status: u16, body: &str| Answer {
             status: StatusCode::from_u16(status).unwrap(),
             body: body.to_owned().into(),
+            challenge: None,
         };
         assert_eq!(
             wrong(&answer(403, r#"{"error":"You don't have the permission"}"#)).code,
