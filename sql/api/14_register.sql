@@ -113,7 +113,7 @@ BEGIN
   IF is_list THEN
     control := control || '{"fields": {"type": "array", "items": {"type": "string"}, "description": "Columns; [\"*\"] for all."}}';
   END IF;
-  IF NOT is_raw AND scope = 'read' THEN
+  IF NOT is_raw AND (scope = 'read' OR confirm = 'confirm') THEN
     control := control || '{"response_format": {"enum": ["json", "markdown"]}}';
   END IF;
   control := (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(control) WHERE NOT properties ? key);

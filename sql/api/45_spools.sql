@@ -116,6 +116,7 @@ DECLARE
   target integer;
   previous bigint;
   moved_from record;
+  command bigint;
 BEGIN
   PERFORM odin._mine('printer', assign_spool.printer_id);
   SELECT * INTO p FROM odin.printers x WHERE x.id = assign_spool.printer_id;
@@ -133,7 +134,7 @@ BEGIN
   ELSIF target > p.slot_count AND target < 254 THEN
     PERFORM odin.fail('validation_failed', format('slot_number: %s has slots 1 to %s (ams_slot 0 to %s); external trays are 254 and up', p.name, p.slot_count, p.slot_count - 1), NULL, jsonb_build_object('field', CASE WHEN ams_slot IS NULL THEN 'slot_number' ELSE 'ams_slot' END));
   END IF;
-  SELECT x.status, x.code, f.material INTO s FROM odin.spools x JOIN odin.filaments f ON f.id = x.filament_id WHERE x.id = assign_spool.spool_id;
+  SELECT x.status, x.code, f.material, f.color_hex, f.nozzle_min_c, f.nozzle_max_c INTO s FROM odin.spools x JOIN odin.filaments f ON f.id = x.filament_id WHERE x.id = assign_spool.spool_id;
   IF s.status <> 'active' THEN
     PERFORM odin.fail('invalid_state_transition', format('spool %s is %s and cannot be loaded', s.code, s.status));
   END IF;
@@ -148,9 +149,14 @@ BEGIN
   ON CONFLICT (printer_id, slot_number) DO UPDATE SET spool_id = excluded.spool_id, loaded_at = excluded.loaded_at, confirmed = excluded.confirmed;
   PERFORM odin.would(jsonb_build_object('action', 'assign_spool', 'printer_id', p.id, 'printer_name', p.name, 'slot_number', target, 'new_spool_id', assign_spool.spool_id, 'previous_spool_id', previous, 'spool_filament_type', s.material));
   PERFORM odin.suggest('get_printer', jsonb_build_object('id', p.id), 'see its slots');
-  RETURN jsonb_build_object('success', true, 'printer_id', p.id, 'slot_number', target, 'spool_id', assign_spool.spool_id, 'previous_spool_id', nullif(previous, assign_spool.spool_id), 'moved_from_printer_id', moved_from.printer_id, 'moved_from_slot', moved_from.slot_number);
+  -- A machine that keeps its own list of spools is told, and what it then reports is the answer.
+  IF odin._protocol_can(p.protocol, 'set_slot') AND EXISTS (SELECT 1 FROM odin.printer_state x WHERE x.printer_id = p.id AND x.state NOT IN ('unknown', 'offline')) THEN
+    command := odin._command(p.id, 'set_slot', NULL, jsonb_build_object('slot_number', target, 'material', s.material, 'color', coalesce(ltrim(s.color_hex, '#'), 'FFFFFF'), 'low_c', coalesce(s.nozzle_min_c, 190), 'high_c', coalesce(s.nozzle_max_c, 240)), '1 minute');
+  END IF;
+  RETURN jsonb_build_object('success', true, 'printer_id', p.id, 'slot_number', target, 'spool_id', assign_spool.spool_id, 'previous_spool_id', nullif(previous, assign_spool.spool_id), 'moved_from_printer_id', moved_from.printer_id, 'moved_from_slot', moved_from.slot_number)
+    || CASE WHEN command IS NULL THEN '{}' ELSE jsonb_build_object('command_id', command, 'command_state', 'queued', 'confirmed', false) END;
 END $f$;
-COMMENT ON FUNCTION odin.assign_spool(bigint, bigint, integer, integer, boolean) IS 'Loads a spool into a slot of a printer; a spool that was there comes out, and if this one sat elsewhere it leaves that slot. ams_slot counts from 0, slot_number from 1. Without a slot the first free one is taken.';
+COMMENT ON FUNCTION odin.assign_spool(bigint, bigint, integer, integer, boolean) IS 'Loads a spool into a slot of a printer; a spool that was there comes out, and if this one sat elsewhere it leaves that slot. ams_slot counts from 0, slot_number from 1. Without a slot the first free one is taken. A Bambu Lab printer is told what is in its AMS; confirmed says that it shows it.';
 
 CREATE OR REPLACE FUNCTION odin.unload_spool(spool_id bigint, storage_location text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$

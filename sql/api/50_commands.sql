@@ -22,7 +22,7 @@ DECLARE
   claimed jsonb;
 BEGIN
   UPDATE odin.commands c SET state = 'failed', error = odin._error('command_expired', format('%s was not sent to the printer in time', c.verb))
-   WHERE c.state = 'queued' AND c.deadline < clock_timestamp();
+   WHERE (c.state = 'queued' OR (c.state = 'claimed' AND c.printer_id IS NULL)) AND c.deadline < clock_timestamp();
   -- Taken over: what the holder before had only claimed waits again, what it may have sent is in doubt.
   UPDATE odin.commands c SET state = CASE c.state WHEN 'claimed' THEN 'queued' ELSE 'in_doubt' END, holder = CASE c.state WHEN 'sent' THEN c.holder END
     FROM odin.printer_leases l WHERE l.printer_id = c.printer_id AND l.holder = worker_claim_commands.holder AND c.state IN ('claimed', 'sent') AND c.fence IS DISTINCT FROM l.fence;
@@ -43,15 +43,19 @@ BEGIN
       'run_status', coalesce(n.status, r.status), 'remote_file', coalesce(n.remote_file, r.remote_file), 'file_sha256', v.file_sha256, 'estimated_seconds', r.planned_seconds,
       'seconds_left', greatest(0, extract(epoch FROM t.deadline - clock_timestamp()))) ORDER BY t.id), '[]') INTO claimed
     FROM taken t LEFT JOIN named n ON n.id = t.run_id LEFT JOIN odin.runs r ON r.id = t.run_id LEFT JOIN odin.model_revisions v ON v.id = r.revision_id;
+  -- A search belongs to no printer and to no lease.
+  WITH search AS (UPDATE odin.commands c SET state = 'claimed', holder = worker_claim_commands.holder, fence = 0, claimed_at = clock_timestamp(), attempts = 1
+     WHERE c.id = (SELECT x.id FROM odin.commands x WHERE x.printer_id IS NULL AND x.state = 'queued' ORDER BY x.id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING c.id, c.arguments)
+  SELECT claimed || coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'search', s.arguments)), '[]') INTO claimed FROM search s;
   RETURN claimed;
 END $f$;
 COMMENT ON FUNCTION odin.worker_claim_commands(text, integer) IS 'Gives a sidecar the next command of each printer it holds, and those in doubt that it must reconcile first. One at a time per printer; stop goes first.';
 
--- A name that no other run has: servers misbehave when a file in use is overwritten, and this is how a run is recognised later.
+-- A name that no other run has: servers misbehave when a file in use is overwritten, and this is how a run is recognised later. Its ending is that of the file.
 CREATE OR REPLACE FUNCTION odin._remote_file(run bigint) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT format('odin_%s_%s%s', r.id, left(trim(BOTH '-' FROM regexp_replace(lower(j.name), '[^a-z0-9]+', '-', 'g')), 40), CASE WHEN p.protocol = 'bambu' THEN '.gcode.3mf' ELSE '.gcode' END)
-    FROM odin.runs r JOIN odin.jobs j ON j.id = r.job_id JOIN odin.printers p ON p.id = r.printer_id WHERE r.id = run;
+  SELECT format('odin_%s_%s%s', r.id, left(trim(BOTH '-' FROM regexp_replace(lower(j.name), '[^a-z0-9]+', '-', 'g')), 40), CASE f.kind WHEN 'gcode_3mf' THEN '.gcode.3mf' WHEN 'bgcode' THEN '.bgcode' ELSE '.gcode' END)
+    FROM odin.runs r JOIN odin.jobs j ON j.id = r.job_id LEFT JOIN odin.model_revisions v ON v.id = r.revision_id LEFT JOIN odin.files f ON f.org_id = r.org_id AND f.sha256 = v.file_sha256 WHERE r.id = run ORDER BY f.id LIMIT 1;
 $f$;
 
 -- The last look before something leaves: still ours, still wanted, still safe. {"ok": true} is committed as 'sent' before the first byte.
@@ -172,6 +176,7 @@ DECLARE
 BEGIN
   SELECT p.name, coalesce(c.result->>'state', x.state) AS state INTO s FROM odin.printers p JOIN odin.printer_state x ON x.printer_id = p.id WHERE p.id = c.printer_id;
   words := CASE WHEN done THEN coalesce(c.result->>'detail', format('%s: %s is done; it reports %s.', s.name, c.verb, s.state))
+                WHEN c.printer_id IS NULL THEN format('The search is %s; ask again with get_command.', c.state)
                 ELSE format('%s: %s is %s; not confirmed by the printer yet (it reports %s). Ask again with get_command.', s.name, c.verb, replace(c.state, '_', ' '), s.state) END;
   RETURN answer || jsonb_build_object('command_id', c.id, 'command_state', c.state, 'confirmed', done)
     || CASE WHEN answer ? 'state' THEN jsonb_build_object('state', s.state) ELSE '{}' END
@@ -184,6 +189,8 @@ BEGIN
     || CASE WHEN done AND answer ? 'run_status' AND c.run_id IS NOT NULL THEN (SELECT jsonb_build_object('run_status', r.status) FROM odin.runs r WHERE r.id = c.run_id) ELSE '{}' END
     || CASE WHEN done AND answer ? 'cancelled_job_ids' AND c.run_id IS NOT NULL THEN (SELECT jsonb_build_object('status', j.status, 'notes', '[]'::jsonb) FROM odin.runs r JOIN odin.jobs j ON j.id = r.job_id WHERE r.id = c.run_id) ELSE '{}' END
     || CASE WHEN done AND c.result ? 'works' THEN jsonb_build_object('works', c.result->'works', 'ok', c.result->'works') || jsonb_strip_nulls(jsonb_build_object('problem', c.result->'problem')) ELSE '{}' END
+    || CASE WHEN done AND c.result ? 'found' THEN odin._found(c.org_id, c.result) ELSE '{}' END
+    || CASE WHEN done AND c.result ? 'picture' THEN jsonb_build_object('picture', c.result->'picture') ELSE '{}' END
     || CASE WHEN done AND c.result ? 'lines' THEN jsonb_build_object('lines', c.result->'lines') ELSE '{}' END;
 END $f$;
 
@@ -210,7 +217,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   answer jsonb := (SELECT jsonb_build_object('command_id', c.id, 'printer_id', c.printer_id, 'run_id', c.run_id, 'verb', c.verb, 'command_state', c.state, 'confirmed', c.state = 'done', 'state', s.state,
       'result', c.result, 'problem', c.error, 'requested_by', c.requested_by, 'created_at', c.created_at, 'sent_at', c.sent_at, 'finished_at', c.finished_at, 'deadline', c.deadline)
-    FROM odin.commands c JOIN odin.printer_state s ON s.printer_id = c.printer_id WHERE c.id = get_command.command_id);
+    FROM odin.commands c LEFT JOIN odin.printer_state s ON s.printer_id = c.printer_id WHERE c.id = get_command.command_id);
 BEGIN
   IF answer IS NULL THEN
     PERFORM odin.fail('command_not_found', format('command_id: there is no command %s', get_command.command_id), NULL, '{"field":"command_id"}');

@@ -51,11 +51,11 @@ COMMENT ON FUNCTION odin.worker_leave(text) IS 'Hands every printer of a sidecar
 
 CREATE OR REPLACE FUNCTION odin.worker_printer_configs(holder text, ids bigint[]) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'name', p.name, 'protocol', p.protocol, 'address', p.address, 'serial', p.serial, 'camera_url', p.camera_url, 'sealed', s.sealed,
+  SELECT coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'name', p.name, 'protocol', p.protocol, 'address', p.address, 'serial', p.serial, 'camera_url', p.camera_url, 'sealed', s.sealed, 'certificate', f.facts->>'certificate',
       'stall_seconds', odin._setting(p.org_id, 'printer_stall_seconds', '900')::integer,
       'run_file', r.remote_file, 'run_status', r.status)), '[]')
     FROM odin.printers p JOIN odin.printer_leases l ON l.printer_id = p.id AND l.holder = worker_printer_configs.holder LEFT JOIN odin_private.printer_secrets s ON s.printer_id = p.id
-    LEFT JOIN odin.runs r ON r.printer_id = p.id AND r.status IN ('claimed','starting','printing','paused','unknown') WHERE p.id = ANY (ids);
+    LEFT JOIN odin.printer_facts f ON f.printer_id = p.id LEFT JOIN odin.runs r ON r.printer_id = p.id AND r.status IN ('claimed','starting','printing','paused','unknown') WHERE p.id = ANY (ids);
 $f$;
 COMMENT ON FUNCTION odin.worker_printer_configs(text, bigint[]) IS 'How to reach printers that this sidecar holds, with their sealed credentials and the run that is on them.';
 

@@ -10,7 +10,7 @@ BEGIN
   FOR x IN
     WITH r AS (
       SELECT r.*, l.org_id FROM jsonb_to_recordset(reports) AS r(p bigint, f bigint, state text, raw text, stage text, tool_c real, tool_target_c real, bed_c real, bed_target_c real, chamber_c real, progress_pct real,
-          remaining_seconds integer, file text, layer integer, total_layers integer, fan_pct real, speed_pct real, lights_on boolean, error_code text, error_message text, ended jsonb, notable jsonb, facts jsonb, files jsonb)
+          remaining_seconds integer, file text, layer integer, total_layers integer, fan_pct real, speed_pct real, lights_on boolean, error_code text, error_message text, slots jsonb, ended jsonb, notable jsonb, facts jsonb, files jsonb)
         JOIN odin.printer_leases l ON l.printer_id = r.p AND l.fence = r.f AND l.holder = worker_printer_reports.holder),
     old AS MATERIALIZED (
       SELECT s.printer_id, s.state, s.file_name, s.reported_at FROM odin.printer_state s WHERE s.printer_id IN (SELECT p FROM r) ORDER BY s.printer_id FOR UPDATE),
@@ -26,6 +26,11 @@ BEGIN
           error_code = coalesce(left(d.error_code, 100), CASE WHEN d.now_state IN ('printing', 'idle') THEN NULL ELSE s.error_code END), error_message = coalesce(left(d.error_message, 1000), CASE WHEN d.now_state IN ('printing', 'idle') THEN NULL ELSE s.error_message END),
           error_at = CASE WHEN d.error_message IS NOT NULL AND d.error_message IS DISTINCT FROM s.error_message THEN clock_timestamp() ELSE s.error_at END
         FROM said d WHERE s.printer_id = d.p RETURNING s.printer_id),
+    loaded AS (
+      -- What the machine itself reads off its spools; which spool of the farm that is, people say.
+      UPDATE odin.printer_slots t SET reported_material = left(e->>'material', 60), reported_color = left(e->>'color', 20)
+        FROM said d, LATERAL jsonb_array_elements(d.slots) e WHERE t.printer_id = d.p AND t.slot_number = (e->>'slot')::integer
+         AND (t.reported_material, t.reported_color) IS DISTINCT FROM (left(e->>'material', 60), left(e->>'color', 20))),
     history AS (
       -- Thinned: a row when the state changes, one a minute while something happens, one in ten minutes at rest.
       INSERT INTO odin.printer_telemetry(printer_id, org_id, at, state, tool_c, tool_target_c, bed_c, bed_target_c, chamber_c, progress_pct)

@@ -42,12 +42,23 @@ BEGIN
   END IF;
 END $f$;
 
+-- What only some protocols have.
+CREATE OR REPLACE FUNCTION odin._protocol_can(protocol text, verb text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT CASE _protocol_can.verb WHEN 'set_light' THEN _protocol_can.protocol IN ('bambu', 'virtual') WHEN 'set_slot' THEN _protocol_can.protocol IN ('bambu') WHEN 'gcode' THEN _protocol_can.protocol <> 'prusalink'
+    WHEN 'set_fan' THEN _protocol_can.protocol <> 'prusalink' WHEN 'set_speed' THEN _protocol_can.protocol <> 'prusalink' WHEN 'skip_objects' THEN _protocol_can.protocol <> 'prusalink'
+    WHEN 'connect' THEN _protocol_can.protocol NOT IN ('prusalink', 'bambu') WHEN 'disconnect' THEN _protocol_can.protocol = 'octoprint' ELSE true END;
+$f$;
+
 -- Queues one command and gives the first half of the answer; the sidecar puts the printer's own word in. In a preview it only says what would happen.
 CREATE OR REPLACE FUNCTION odin._control(now record, verb text, arguments jsonb, words text, action text, within interval DEFAULT '2 minutes') RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   made bigint;
 BEGIN
+  IF NOT odin._protocol_can(now.protocol, verb) THEN
+    PERFORM odin.fail('not_supported', format('%s speaks %s, which cannot %s', now.name, now.protocol, replace(verb, '_', ' ')), NULL, jsonb_build_object('printer_id', now.id));
+  END IF;
   PERFORM odin.would(jsonb_build_object('action', action, 'printer_id', now.id, 'printer_name', now.name, 'printer_state', now.state) || arguments);
   IF odin.call_is_preview() THEN
     RETURN jsonb_build_object('ok', true, 'printer_id', now.id, 'detail', format('Safety check - nothing was sent to %s (it reports %s). This would %s.', now.name, now.state, words));

@@ -10,7 +10,7 @@ BEGIN
   IF coalesce(api_key, username, password, access_code) IS NOT NULL THEN
     PERFORM odin.fail('validation_failed', 'credentials must not reach the database in clear', 'Call this tool through a sidecar (MCP or REST) that has ODIN_SECRET_KEY; it seals them on the way.');
   ELSIF (sealed IS NULL) = (NOT remove) THEN
-    PERFORM odin.fail('validation_failed', 'api_key: give the credentials the printer asks for, or remove: true', 'OctoPrint and Moonraker: api_key. PrusaLink: api_key, or username and password. Bambu: access_code.', '{"field":"api_key"}');
+    PERFORM odin.fail('validation_failed', 'api_key: give the credentials the printer asks for, or remove: true', 'OctoPrint and Moonraker: api_key. PrusaLink: api_key, or username and password. Bambu: access_code. Duet: password.', '{"field":"api_key"}');
   ELSIF sealed !~ '^sealed:v1:[A-Za-z0-9_-]{40,}$' THEN
     PERFORM odin.fail('validation_failed', 'sealed: this is not a credential sealed by a sidecar', NULL, '{"field":"sealed"}');
   END IF;
@@ -21,6 +21,8 @@ BEGIN
     INSERT INTO odin_private.printer_secrets AS s (printer_id, sealed, set_by) VALUES (set_printer_credentials.printer_id, set_printer_credentials.sealed, odin.actor())
     ON CONFLICT ON CONSTRAINT printer_secrets_pkey DO UPDATE SET sealed = excluded.sealed, set_by = excluded.set_by, set_at = clock_timestamp();
   END IF;
+  -- A certificate that was trusted because it was seen first is forgotten: whoever sets credentials anew vouches for what answers next.
+  UPDATE odin.printer_facts f SET facts = f.facts - 'certificate' WHERE f.printer_id = set_printer_credentials.printer_id AND f.facts ? 'certificate';
   PERFORM odin.would(jsonb_build_object('action', 'set_printer_credentials', 'printer_id', printer_id, 'had_credentials', had, 'remove', remove));
   PERFORM odin.suggest('test_printer', jsonb_build_object('printer_id', printer_id), 'see whether the printer takes them');
   RETURN jsonb_build_object('success', true, 'printer_id', printer_id, 'has_credentials', NOT remove, 'replaced', had);

@@ -3,7 +3,7 @@
 CREATE TABLE odin.commands (
   id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   org_id       bigint NOT NULL REFERENCES odin.orgs,
-  printer_id   bigint NOT NULL,
+  printer_id   bigint,
   run_id       bigint,
   verb         text NOT NULL CHECK (verb ~ '^[a-z][a-z_]{1,39}$'),
   arguments    jsonb NOT NULL DEFAULT '{}',
@@ -23,10 +23,12 @@ CREATE TABLE odin.commands (
   UNIQUE (org_id, id),
   CONSTRAINT commands_printer_fk FOREIGN KEY (org_id, printer_id) REFERENCES odin.printers (org_id, id) ON DELETE CASCADE,
   CONSTRAINT commands_run_fk FOREIGN KEY (org_id, run_id) REFERENCES odin.runs (org_id, id),
+  CONSTRAINT commands_of_a_printer CHECK (printer_id IS NOT NULL OR verb = 'discover'),
   CONSTRAINT commands_ended CHECK ((state IN ('done','failed','cancelled')) = (finished_at IS NOT NULL)),
   CONSTRAINT commands_failed_says_why CHECK (state <> 'failed' OR error IS NOT NULL)
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE odin.commands IS 'Commands to printers: queued, claimed by the sidecar that holds the printer, sent at most once, confirmed by the printer''s own state; in_doubt until reconciled.';
+COMMENT ON COLUMN odin.commands.printer_id IS 'NULL only for a search for printers in the network: any sidecar may do that.';
 COMMENT ON COLUMN odin.commands.fence IS 'The fencing token of the lease it was claimed under; a sidecar with another one can change nothing here.';
 COMMENT ON COLUMN odin.commands.state IS 'queued; claimed: nothing has left yet; sent: may have reached the printer; in_doubt: whoever sent it is gone, the printer has to be looked at; done: the printer confirms; failed; cancelled: never sent.';
 CREATE INDEX commands_open ON odin.commands (printer_id, id) WHERE state IN ('queued','claimed','sent','in_doubt');

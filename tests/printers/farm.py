@@ -3,15 +3,18 @@
 import base64
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import pathlib
+import random
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -30,10 +33,21 @@ def wait(what, check, limit=30.0, every=0.1):
         time.sleep(every)
 
 
+# Below the ports that the system gives to whoever asks, so that nobody else takes one between here and its use.
+PORTS = itertools.count(random.randrange(15000, 25000))
+PORT_LOCK = threading.Lock()
+SETUP_LOCK = threading.Lock()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    with PORT_LOCK:
+        for port in PORTS:
+            with socket.socket() as s:
+                try:
+                    s.bind(("127.0.0.1", port))
+                    return port
+                except OSError:
+                    continue
 
 
 class Farm:
@@ -47,7 +61,9 @@ class Farm:
         self.sidecars = []
         template = os.environ.get("ODIN_TEST_TEMPLATE", "odin_template")
         self.psql("postgres", f"CREATE DATABASE {self.name} TEMPLATE {template}")
-        rows = self.sql("SELECT jsonb_object_agg(role, key) FROM odin.demo_org()")
+        # It makes roles, and those are the whole cluster's.
+        with SETUP_LOCK:
+            rows = self.sql("SELECT jsonb_object_agg(role, key) FROM odin.demo_org()")
         self.keys = {role.removeprefix("demo_"): key for role, key in rows.items()}
         self.org = self.sql("SELECT to_jsonb(id) FROM odin.orgs WHERE name = 'Demo Farm'")
 
@@ -86,8 +102,11 @@ class Farm:
 
     def store(self, text, name="test.gcode"):
         """Puts a file into the store, as a person would; returns its SHA-256."""
-        self.call("upload_file", {"name": name, "content_base64": base64.b64encode(text.encode()).decode()})
-        return hashlib.sha256(text.encode()).hexdigest()
+        return self.store_bytes(text.encode(), name)
+
+    def store_bytes(self, content, name):
+        self.call("upload_file", {"name": name, "content_base64": base64.b64encode(content).decode()})
+        return hashlib.sha256(content).hexdigest()
 
     def job(self, name="bracket", seconds=60, sha256=None, printer=None, pieces=1):
         """A model with one revision and a job for it."""
@@ -140,7 +159,7 @@ class Sidecar:
         self.farm = farm
         self.port = free_port()
         self.log = farm.dir / f"sidecar-{self.port}.log"
-        binary = os.environ.get("ODIN_FARM_BIN") or str(pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "odin-farm")
+        binary = os.environ["ODIN_TEST_SIDECAR"]
         own = {"PATH": os.environ["PATH"], "ODIN_GATEWAY_URL": farm.url("odin_gateway"), "ODIN_WORKER_URL": farm.url("odin_worker"),
                "ODIN_LISTEN": f"127.0.0.1:{self.port}", "ODIN_SECRET_KEY": SECRET, "ODIN_LOG_FORMAT": "text", "ODIN_SHUTDOWN_GRACE": "3", **env}
         self.process = subprocess.Popen([binary, "serve"], env=own, stdout=subprocess.DEVNULL, stderr=self.log.open("w"), cwd="/")
@@ -176,7 +195,7 @@ class Sidecar:
         result = answer["result"]
         if result.get("isError"):
             return None, json.loads(result["content"][0]["text"])["error"]
-        return result.get("structuredContent", json.loads(result["content"][0]["text"])), None
+        return result.get("structuredContent") or json.loads(result["content"][0]["text"]), None
 
     def ok(self, name, arguments=None, role="operator", timeout=60):
         result, error = self.tool(name, arguments, role, timeout)

@@ -1,5 +1,6 @@
 """The real servers of the tests, installed once outside the checkout and started on loopback ports."""
 
+import hashlib
 import http.client
 import json
 import os
@@ -9,24 +10,34 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 from farm import free_port, wait
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "odin_farm"
-VERSIONS = {"OctoPrint": "1.11.8", "moonraker": "0.11.0"}
+PACKAGES = {
+    "octoprint": ["OctoPrint==1.11.8"],
+    "moonraker": ["moonraker==0.11.0"],
+    "prusalink": ["prusalink==0.8.1"],
+    "pyftpdlib": ["pyftpdlib==2.0.1", "pyOpenSSL==24.2.1", "paho-mqtt==2.1.0", "zeroconf==0.132.2"],
+}
 
 
-def installed(package):
-    """A virtual environment with one package, made on first use."""
-    version = VERSIONS[package]
-    place = CACHE / f"{package.lower()}-{version}"
+INSTALLING = threading.Lock()
+
+
+def installed(name):
+    """The programs of a virtual environment, made on first use."""
+    wanted = " ".join([*PACKAGES[name], sys.version])
+    place = CACHE / f"{name}-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
     done = place / ".complete"
-    if not done.exists():
-        if not (place / "bin" / package.lower()).exists():
-            shutil.rmtree(place, ignore_errors=True)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            subprocess.run([sys.executable, "-m", "venv", place], check=True)
-            subprocess.run([place / "bin/pip", "-q", "install", f"{package}=={version}"], check=True)
+    with INSTALLING:
+        if done.exists():
+            return place / "bin"
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "venv", place], check=True)
+        subprocess.run([place / "bin/pip", "-q", "--disable-pip-version-check", "install", *PACKAGES[name]], check=True)
         done.touch()
     return place / "bin"
 
@@ -49,7 +60,10 @@ def ask(port, method, path, body=None, headers=None, timeout=20):
 class Server:
     """A process with a directory and a log of its own."""
 
+    every = []
+
     def __init__(self, kind):
+        self.every.append(self)
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"odin-{kind}-"))
         self.port = free_port()
         self.process = None
@@ -70,6 +84,11 @@ class Server:
     def close(self):
         self.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def close_all():
+    for server in Server.every:
+        server.close()
 
 
 class OctoPrint(Server):
@@ -101,7 +120,7 @@ farm:
         self.start()
 
     def start(self):
-        self.spawn([installed("OctoPrint") / "octoprint", "--basedir", self.dir, "serve", "--host", "127.0.0.1", "--port", self.port, "--iknowwhatimdoing"])
+        self.spawn([installed("octoprint") / "octoprint", "--basedir", self.dir, "serve", "--host", "127.0.0.1", "--port", self.port, "--iknowwhatimdoing"])
         wait("OctoPrint to be operational", self.operational, 60, 0.3)
 
     def operational(self):

@@ -134,7 +134,7 @@ def cancel_while_heating_answers_with_a_handle(farm):
     sidecar, printer = with_printer(farm, ODIN_COMMAND_WAIT="1")
     job = farm.job(sha256=farm.store(gcode(100, heat=150)), printer=printer)
     sidecar.ok("start_job", {"job_id": job})
-    wait("the run to print", lambda: farm.run_of(job)["status"] == "printing")
+    wait("the heating to begin", lambda: server.get("/printer/objects/query?extruder=target")[1]["result"]["status"]["extruder"]["target"] == 150)
     answer = sidecar.ok("cancel_job", {"job_id": job})
     assert answer["command_state"] == "sent" and answer["status"] != "cancelled", answer
     wait("the job to be cancelled", lambda: farm.job_row(job)["status"] == "cancelled", 60)

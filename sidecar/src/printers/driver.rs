@@ -80,13 +80,27 @@ pub struct Report {
     pub fan_pct: Option<f64>,
     pub speed_pct: Option<f64>,
     pub lights_on: Option<bool>,
+    /// What the machine itself says is in its slots.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<SlotReport>,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
     /// How the print in `file` ended, while the server still shows it.
     #[serde(skip)]
     pub outcome: Option<Outcome>,
+    /// At rest, but its server takes no new print for some seconds yet.
+    #[serde(skip)]
+    pub settling: bool,
     #[serde(skip)]
     pub seconds: Option<i64>,
+}
+
+/// One slot as the machine sees it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SlotReport {
+    pub slot: i64,
+    pub material: Option<String>,
+    pub color: Option<String>,
 }
 
 impl Report {
@@ -116,6 +130,8 @@ pub enum Act {
     Start {
         file: String,
         seconds: f64,
+        /// Which slot of the printer feeds which filament of the file; empty when the farm does not know.
+        slots: Vec<i64>,
     },
     /// Choose a stored file, without printing it.
     Select {
@@ -140,11 +156,40 @@ pub enum Act {
     Gcode {
         lines: Vec<String>,
     },
+    Light {
+        on: bool,
+    },
+    Fan {
+        percent: f64,
+    },
+    /// Percent of the speed the file was sliced for.
+    Speed {
+        percent: f64,
+    },
+    /// Leave out objects of the running print, by the names or numbers the file gives them.
+    Skip {
+        objects: Vec<String>,
+    },
+    /// Tell the machine what somebody has put into one of its slots.
+    Slot {
+        slot: i64,
+        filament: Filament,
+    },
     Connect {
         port: Option<String>,
         baudrate: Option<i64>,
     },
     Disconnect,
+}
+
+/// What is on a spool, as machines are told it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filament {
+    pub material: String,
+    /// RRGGBB.
+    pub color: String,
+    pub low_c: i64,
+    pub high_c: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

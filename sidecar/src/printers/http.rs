@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use http::header::{HeaderName, HeaderValue, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{
+    HeaderName, HeaderValue, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT,
+    WWW_AUTHENTICATE,
+};
 use http::{Method, Request, StatusCode, Uri};
 use http_body::Frame;
 use http_body_util::{combinators::UnsyncBoxBody, BodyExt, Full, Limited, StreamBody};
@@ -15,6 +18,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
+use super::digest::Digest;
 use super::driver::Fault;
 use super::spool::Spooled;
 
@@ -30,6 +34,7 @@ pub struct Http {
     client: Client<HttpsConnector<HttpConnector>, Body>,
     base: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+    digest: Option<Digest>,
 }
 
 /// An answer, whatever its status.
@@ -37,12 +42,18 @@ pub struct Http {
 pub struct Answer {
     pub status: StatusCode,
     pub body: Bytes,
+    pub challenge: Option<String>,
 }
 
 impl Answer {
     pub fn json(&self) -> Result<Value, Fault> {
         serde_json::from_slice(&self.body)
             .map_err(|_| Fault::odd(format!("the server answered {} with something that is not JSON; is this the right address and protocol?", self.status.as_u16())))
+    }
+
+    pub fn asks_for_digest(&self) -> bool {
+        let challenge = self.challenge.as_deref().unwrap_or_default();
+        challenge.starts_with("Digest")
     }
 
     /// What the server says is wrong, in one line.
@@ -53,7 +64,9 @@ impl Answer {
             .and_then(|v| {
                 v["error"]
                     .as_str()
+                    .or(v["error"]["message"].as_str())
                     .or(v["message"].as_str())
+                    .or(v["title"].as_str())
                     .map(str::to_owned)
             })
             .unwrap_or_else(|| {
@@ -89,6 +102,20 @@ pub fn base(address: &str) -> Result<String, Fault> {
     }
 }
 
+/// A path inside a URL: each part escaped, the slashes kept.
+pub fn escaped(path: &str) -> String {
+    let mut out = String::new();
+    for byte in path.trim_start_matches('/').bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                out.push(byte as char)
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
 impl Http {
     pub fn new(address: &str, headers: &[(&'static str, &str)]) -> Result<Http, Fault> {
         let mut connector = HttpConnector::new();
@@ -115,25 +142,63 @@ impl Http {
                 .build(connector),
             base: base(address)?,
             headers: own,
+            digest: None,
         })
     }
 
+    /// Logs in by HTTP Digest where the server asks for it.
+    pub fn with_digest(self, user: &str, password: &str) -> Http {
+        Http {
+            digest: Some(Digest::new(user, password)),
+            ..self
+        }
+    }
+
     pub async fn get(&self, path: &str) -> Result<Answer, Fault> {
-        self.send(Method::GET, path, None, full(Bytes::new()), SHORT)
+        self.get_with(path, &[]).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer, Fault> {
+        self.send(Method::GET, path, headers, || full(Bytes::new()), SHORT)
             .await
             .map_err(harmless)
     }
 
     pub async fn post(&self, path: &str, body: &Value, limit: Duration) -> Result<Answer, Fault> {
         let bytes = Bytes::from(body.to_string());
-        self.send(
-            Method::POST,
-            path,
-            Some(("application/json".into(), bytes.len() as u64)),
-            full(bytes),
-            limit,
-        )
-        .await
+        let headers = [
+            (CONTENT_TYPE.as_str(), "application/json"),
+            (CONTENT_LENGTH.as_str(), &bytes.len().to_string()),
+        ];
+        self.send(Method::POST, path, &headers, || full(bytes.clone()), limit)
+            .await
+    }
+
+    /// An order without a body.
+    pub async fn order(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        limit: Duration,
+    ) -> Result<Answer, Fault> {
+        self.send(method, path, headers, || full(Bytes::new()), limit)
+            .await
+    }
+
+    /// A file as the body itself, streamed.
+    pub async fn send_file(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        file: &Spooled,
+    ) -> Result<Answer, Fault> {
+        let size = file.size.to_string();
+        let mut all = vec![(CONTENT_LENGTH.as_str(), size.as_str())];
+        all.extend_from_slice(headers);
+        let body = || StreamBody::new(file.stream().map_ok(Frame::data)).boxed_unsync();
+        self.send(method, path, &all, body, UPLOAD_LIMIT).await
     }
 
     /// A file as multipart/form-data, streamed; its length is known beforehand.
@@ -158,35 +223,71 @@ impl Http {
         ));
         let tail = format!("\r\n--{boundary}--\r\n");
         let length = head.len() as u64 + file.size + tail.len() as u64;
-        let pieces = futures::stream::iter([Ok(Bytes::from(head))])
-            .chain(file.stream())
-            .chain(futures::stream::iter([Ok(Bytes::from(tail))]));
-        let body = StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync();
+        let body = || {
+            let pieces = futures::stream::iter([Ok(Bytes::from(head.clone()))])
+                .chain(file.stream())
+                .chain(futures::stream::iter([Ok(Bytes::from(tail.clone()))]));
+            StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
+        };
         let kind = format!("multipart/form-data; boundary={boundary}");
-        self.send(Method::POST, path, Some((kind, length)), body, UPLOAD_LIMIT)
+        let length = length.to_string();
+        let headers = [
+            (CONTENT_TYPE.as_str(), kind.as_str()),
+            (CONTENT_LENGTH.as_str(), length.as_str()),
+        ];
+        self.send(Method::POST, path, &headers, body, UPLOAD_LIMIT)
             .await
     }
 
+    /// Once; and once more when the server only wanted a login first, since then it has done nothing yet.
     async fn send(
         &self,
         method: Method,
         path: &str,
-        content: Option<(String, u64)>,
+        headers: &[(&str, &str)],
+        body: impl Fn() -> Body,
+        limit: Duration,
+    ) -> Result<Answer, Fault> {
+        let answer = self.once(&method, path, headers, body(), limit).await?;
+        let asked = answer
+            .challenge
+            .as_deref()
+            .filter(|_| answer.status == StatusCode::UNAUTHORIZED);
+        match (&self.digest, asked) {
+            (Some(digest), Some(challenge)) if digest.learn(challenge) => {
+                self.once(&method, path, headers, body(), limit).await
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn once(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, &str)],
         body: Body,
         limit: Duration,
     ) -> Result<Answer, Fault> {
+        let uri: Uri = format!("{}{path}", self.base)
+            .parse()
+            .map_err(|_| Fault::odd("no request can be made of this path"))?;
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.base));
-        if let Some((kind, length)) = content {
-            request = request
-                .header(CONTENT_TYPE, kind)
-                .header(CONTENT_LENGTH, length);
+            // Digest servers tie their nonce to it.
+            .header(USER_AGENT, "odin-farm");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
+        let whole = uri.path_and_query().map_or("/", |p| p.as_str());
+        if let Some(login) = self.digest.as_ref().and_then(|d| d.answer(method, whole)) {
+            request = request.header(AUTHORIZATION, login);
+        }
         let request = request
+            .uri(uri)
             .body(body)
             .map_err(|e| Fault::odd(format!("no request can be made of this: {e}")))?;
         let talk = async {
@@ -196,6 +297,8 @@ impl Http {
                 .await
                 .map_err(|e| fault(&self.base, &e))?;
             let status = response.status();
+            let challenge = response.headers().get(WWW_AUTHENTICATE);
+            let challenge = challenge.and_then(|c| Some(c.to_str().ok()?.to_owned()));
             let body = Limited::new(response.into_body(), MOST_ANSWER)
                 .collect()
                 .await
@@ -203,6 +306,7 @@ impl Http {
             Ok(Answer {
                 status,
                 body: body.to_bytes(),
+                challenge,
             })
         };
         tokio::time::timeout(limit, talk).await.unwrap_or_else(|_| {

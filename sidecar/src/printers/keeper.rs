@@ -11,7 +11,7 @@ use super::driver::{Act, Driver, Ended, Fault, Outcome, Report, State};
 use super::order::{Order, Shown};
 use super::spool::Spooled;
 use super::watch::Watch;
-use super::{crash, Shared};
+use super::{camera, crash, Shared};
 
 const SENDING: &str = "SELECT odin.worker_command_sending($1, $2, $3)";
 const ENDED: &str = "SELECT odin.worker_command_ended($1, $2, $3, $4)";
@@ -21,6 +21,7 @@ const ACT_LIMIT: Duration = Duration::from_secs(300);
 const LOOK_AGAIN: Duration = Duration::from_millis(400);
 const FACTS_EVERY: Duration = Duration::from_secs(300);
 const FILES_EVERY: Duration = Duration::from_secs(60);
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 const UPLOAD_TRIES: u32 = 3;
 
 pub struct Keeper {
@@ -311,11 +312,17 @@ impl Keeper {
         if order.verb == "test" {
             return self.test().await;
         }
+        if order.verb == "snapshot" {
+            return match camera::snapshot(&self.shared, order).await {
+                Ok(result) => End::Done(result),
+                Err(fault) => End::Failed(fault),
+            };
+        }
         let act = match order.act() {
             Ok(act) => act,
             Err(fault) => return End::Failed(fault),
         };
-        let now = match self.look(true).await {
+        let now = match self.look_settled(order).await {
             Ok(now) => now,
             Err(fault) => return End::Failed(fault),
         };
@@ -339,7 +346,19 @@ impl Keeper {
         let Some(act) = act else {
             return End::Done(self.result(order, &now, "the file is stored"));
         };
-        self.send_and_see(order, &act).await
+        self.send_and_see(order, &act, &now).await
+    }
+
+    /// A server that just ended a print may take none for some seconds; a start waits for that.
+    async fn look_settled(&self, order: &Order) -> Result<Report, Fault> {
+        let until = Instant::now() + SETTLE_LIMIT;
+        loop {
+            let now = self.look(true).await?;
+            if !now.settling || !order.prints() || Instant::now() > until {
+                return Ok(now);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// What is wrong is the answer here, not an error.
@@ -406,7 +425,7 @@ impl Keeper {
     }
 
     /// Send it once, and look until the machine shows it. Both at the same time: a stop may answer long after it worked.
-    async fn send_and_see(&self, order: &Order, act: &Act) -> End {
+    async fn send_and_see(&self, order: &Order, act: &Act, before: &Report) -> End {
         let limit = Duration::from_secs_f64(order.patience());
         let started = Instant::now();
         let sending = tokio::time::timeout(ACT_LIMIT, self.driver.act(act));
@@ -446,10 +465,7 @@ impl Keeper {
                 Err(_) => (Shown::NotYet, Report::default()),
             };
             match shown {
-                (Shown::Yes, now)
-                    if answered.is_some()
-                        || !matches!(order.verb.as_str(), "home" | "move" | "gcode") =>
-                {
+                (Shown::Yes, now) if answered.is_some() || !order.is_done_when_accepted() => {
                     if is_start {
                         self.begun(order, &now).await;
                     }
@@ -462,6 +478,12 @@ impl Keeper {
                     return End::Done(result);
                 }
                 (Shown::Never(why), _) => return End::Failed(Fault::refused(why)),
+                (_, now) if order.failed_at_once(&now) && !order.failed_at_once(before) => {
+                    let why = now.error_message;
+                    return End::Failed(Fault::refused(
+                        why.unwrap_or_else(|| "the print failed as it began".to_owned()),
+                    ));
+                }
                 (_, _) if started.elapsed() >= limit => {
                     let why = format!(
                         "{} was sent, but the printer did not show it within {} s",
@@ -507,7 +529,7 @@ impl Keeper {
                 _ => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         };
-        if order.verb == "test" {
+        if order.is_harmless_twice() {
             return End::Again;
         }
         if !order.leaves_a_sign() && order.verb != "print_file" && order.verb != "upload" {
@@ -562,21 +584,7 @@ impl Keeper {
     }
 
     fn result(&self, order: &Order, now: &Report, remark: &str) -> Value {
-        let words = match order.verb.as_str() {
-            "start" | "print_file" => "the print has begun",
-            "pause" => "the print is paused",
-            "resume" => "the print goes on",
-            "stop" => "the print is stopped",
-            "set_temperature" => "the target is set",
-            "home" => "homing was accepted",
-            "move" => "the move was accepted",
-            "gcode" => "the G-code was accepted",
-            "connect" => "the printer is connected",
-            "disconnect" => "the printer is disconnected",
-            "upload" if self.watching(|w| w.busy) => "the file is stored and the print has begun",
-            "upload" => "the file is stored",
-            _ => "done",
-        };
+        let words = order.words(self.watching(|w| w.busy));
         let detail = if remark.is_empty() {
             format!("The printer reports {}: {words}.", now.state.as_str())
         } else {

@@ -1,15 +1,22 @@
 //! Printers: this sidecar holds its share of them by lease, looks at them, and carries out what the farm wants of them.
 //! The database decides and remembers; whatever is kept here can be lost at any moment.
 
+mod bambu;
+mod camera;
 pub mod confirm;
 mod crash;
+mod digest;
+mod discovery;
 mod driver;
+mod duet;
+mod gcode;
 pub mod http;
 mod keeper;
 mod moonraker;
 mod octoprint;
 mod order;
 mod outbox;
+mod prusalink;
 pub mod secrets;
 mod spool;
 mod virtual_machine;
@@ -266,7 +273,7 @@ impl Farm {
     }
 
     async fn claim(&mut self) {
-        if self.held.is_empty() || !self.shared.lease_is_good() {
+        if self.most == 0 || !self.shared.lease_is_good() {
             return;
         }
         let answer = self
@@ -282,6 +289,9 @@ impl Farm {
                 return;
             }
         };
+        for search in rows.iter().filter(|row| row["search"].is_object()) {
+            tokio::spawn(look_around(self.shared.clone(), search.clone()));
+        }
         for order in rows.iter().filter_map(Order::from) {
             let (id, fence) = (order.id, order.fence);
             let keeper = self
@@ -302,6 +312,23 @@ impl Farm {
                 tracing::warn!(command = id, error = %e, "a command could not be given back");
             }
         }
+    }
+}
+
+/// A search for printers: belongs to no printer, so it has no keeper and no fence.
+async fn look_around(shared: Arc<Shared>, search: Value) {
+    let Some(id) = search["id"].as_i64() else {
+        return;
+    };
+    let seconds = search["search"]["seconds"].as_u64().unwrap_or(6);
+    let found = discovery::search(seconds).await;
+    let outcome = json!({"state": "done", "result": found});
+    if let Err(e) = shared
+        .db
+        .quick(ENDED, &[&id, &shared.holder, &0i64, &outcome])
+        .await
+    {
+        tracing::warn!(command = id, error = %e, "what was found in the network could not be written");
     }
 }
 
@@ -330,6 +357,12 @@ fn open(db: &Db, keyring: Option<&Keyring>, id: i64, config: &Value) -> Box<dyn 
                 "octoprint" => octoprint::OctoPrint::open(address, secret["api_key"].as_str())
                     .map(|d| Box::new(d) as Box<dyn Driver>),
                 "moonraker" => moonraker::Moonraker::open(address, secret["api_key"].as_str())
+                    .map(|d| Box::new(d) as Box<dyn Driver>),
+                "prusalink" => prusalink::PrusaLink::open(address, &secret)
+                    .map(|d| Box::new(d) as Box<dyn Driver>),
+                "duet" => duet::Duet::open(address, secret["password"].as_str())
+                    .map(|d| Box::new(d) as Box<dyn Driver>),
+                "bambu" => bambu::Bambu::open(address, config, secret["access_code"].as_str())
                     .map(|d| Box::new(d) as Box<dyn Driver>),
                 other => Err(Fault::unsupported(format!(
                     "this version has no driver for {other}"

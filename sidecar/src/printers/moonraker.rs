@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use serde_json::{json, Value};
 
 use super::driver::{Act, Driver, Ended, Fault, Heater, Outcome, RemoteFile, Report, State};
+use super::gcode;
 use super::http::Http;
 use super::spool::Spooled;
 use link::Link;
@@ -115,6 +116,9 @@ fn report(server: &Value, objects: &Value, message: &str) -> Report {
     report.tool_target_c = objects["extruder"]["target"].as_f64();
     report.bed_c = objects["heater_bed"]["temperature"].as_f64();
     report.bed_target_c = objects["heater_bed"]["target"].as_f64();
+    let percent = |part: &Value| part.as_f64().map(|p| (p * 100.0).round());
+    report.fan_pct = percent(&objects["fan"]["speed"]);
+    report.speed_pct = percent(&objects["gcode_move"]["speed_factor"]);
     report
 }
 
@@ -156,7 +160,7 @@ impl Driver for Moonraker {
                 "Klipper is not connected to Moonraker",
             ));
         }
-        let wanted = json!({"objects": {"webhooks": null, "print_stats": null, "virtual_sdcard": ["progress"], "extruder": ["temperature", "target"], "heater_bed": ["temperature", "target"]}});
+        let wanted = json!({"objects": {"webhooks": null, "print_stats": null, "virtual_sdcard": ["progress"], "extruder": ["temperature", "target"], "heater_bed": ["temperature", "target"], "fan": ["speed"], "gcode_move": ["speed_factor"]}});
         match self.ask("printer.objects.query", wanted).await {
             Ok(answer) => Ok(report(&server, &answer["status"], "")),
             Err(fault) if server["klippy_state"] == "ready" => Err(fault),
@@ -300,6 +304,23 @@ impl Driver for Moonraker {
                 self.script(&format!("SAVE_GCODE_STATE NAME=odin_move\nG91\n{line}\nRESTORE_GCODE_STATE NAME=odin_move")).await?;
             }
             Act::Gcode { lines } => self.script(&lines.join("\n")).await?,
+            Act::Fan { percent } => self.script(&gcode::fan(*percent)).await?,
+            Act::Speed { percent } => self.script(&gcode::speed(*percent)).await?,
+            Act::Skip { objects } => {
+                let lines: Vec<String> = objects
+                    .iter()
+                    .map(|name| format!("EXCLUDE_OBJECT NAME={}", gcode::word(name)))
+                    .collect();
+                self.script(&lines.join("\n")).await?;
+            }
+            Act::Slot { .. } => {
+                return Err(Fault::unsupported("Klipper keeps no record of spools"))
+            }
+            Act::Light { .. } => {
+                return Err(Fault::unsupported(
+                    "Klipper has no light of its own; run its macro with printer_gcode",
+                ))
+            }
             // After an emergency stop only this one brings Klipper back; a plain restart ends in an error.
             Act::Connect { .. } => {
                 self.link

@@ -9,7 +9,8 @@ use http::StatusCode;
 use serde_json::{json, Value};
 
 use super::driver::{Act, Driver, Ended, Fault, Heater, Outcome, RemoteFile, Report, State};
-use super::http::{Answer, Http};
+use super::gcode;
+use super::http::{escaped, Answer, Http};
 use super::spool::Spooled;
 use push::Push;
 
@@ -37,6 +38,11 @@ impl OctoPrint {
 
     async fn order(&self, path: &str, body: Value) -> Result<(), Fault> {
         done(&self.http.post(path, &body, LONG).await?)
+    }
+
+    async fn lines(&self, lines: &[String]) -> Result<(), Fault> {
+        self.order("/api/printer/command", json!({"commands": lines}))
+            .await
     }
 }
 
@@ -162,20 +168,6 @@ fn flatten(entries: &Value, out: &mut Vec<RemoteFile>) {
             });
         }
     }
-}
-
-/// A path inside a URL: each part escaped, the slashes kept.
-pub(super) fn escaped(path: &str) -> String {
-    let mut out = String::new();
-    for byte in path.trim_start_matches('/').bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
-                out.push(byte as char)
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 #[async_trait]
@@ -329,10 +321,22 @@ impl Driver for OctoPrint {
                 }
                 self.order("/api/printer/printhead", jog).await?;
             }
-            Act::Gcode { lines } => {
-                self.order("/api/printer/command", json!({"commands": lines}))
-                    .await?
+            Act::Gcode { lines } => self.lines(lines).await?,
+            Act::Fan { percent } => self.lines(&[gcode::fan(*percent)]).await?,
+            Act::Speed { percent } => {
+                let body = json!({"command": "feedrate", "factor": percent.round()});
+                self.order("/api/printer/printhead", body).await?;
             }
+            Act::Skip { objects } => {
+                let lines = gcode::skip(objects)?;
+                self.lines(&lines).await?;
+            }
+            Act::Slot { .. } => {
+                return Err(Fault::unsupported("OctoPrint keeps no record of spools"))
+            }
+            Act::Light { .. } => return Err(Fault::unsupported(
+                "OctoPrint has no light of its own; send the firmware's G-code with printer_gcode",
+            )),
             Act::Connect { port, baudrate } => {
                 let mut connect = json!({"command": "connect"});
                 if let Some(port) = port {
@@ -450,6 +454,7 @@ mod tests {
         let answer = |status: u16, body: &str| Answer {
             status: StatusCode::from_u16(status).unwrap(),
             body: body.to_owned().into(),
+            challenge: None,
         };
         assert_eq!(
             wrong(&answer(403, r#"{"error":"You don't have the permission"}"#)).code,

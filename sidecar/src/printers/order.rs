@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::driver::{Act, Fault, Heater, Outcome, Report, State};
+use super::driver::{Act, Fault, Filament, Heater, Outcome, Report, State};
 
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -15,6 +15,8 @@ pub struct Order {
     pub file: Option<String>,
     pub sha256: Option<String>,
     pub seconds: f64,
+    /// Slot of each filament of the file, in the file's order.
+    pub slots: Vec<i64>,
     pub seconds_left: f64,
 }
 
@@ -26,6 +28,42 @@ pub enum Shown {
     NotYet,
     /// It never will: something else is going on.
     Never(String),
+}
+
+/// What a machine does not report cannot be waited for.
+fn reported(shown: Option<bool>) -> Shown {
+    match shown {
+        Some(false) => Shown::NotYet,
+        _ => Shown::Yes,
+    }
+}
+
+/// [{tool, slot_number}] as a list by tool; 0 where a tool of the file has no slot.
+fn slot_map(rows: &Value) -> Vec<i64> {
+    let mut map = Vec::new();
+    for row in rows.as_array().into_iter().flatten() {
+        let tool = row["tool"].as_u64().and_then(|n| usize::try_from(n).ok());
+        if let (Some(tool @ 0..=63), Some(slot)) = (tool, row["slot_number"].as_i64()) {
+            if map.len() <= tool {
+                map.resize(tool + 1, 0);
+            }
+            map[tool] = slot;
+        }
+    }
+    map
+}
+
+fn text_of(arguments: &Value, name: &str) -> Result<String, Fault> {
+    arguments[name]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Fault::odd(format!("the command names no {name}")))
+}
+
+fn percent(arguments: &Value) -> Result<f64, Fault> {
+    arguments["percent"]
+        .as_f64()
+        .ok_or_else(|| Fault::odd("the command names no percentage"))
 }
 
 impl Order {
@@ -49,6 +87,7 @@ impl Order {
                 .as_f64()
                 .or(arguments["seconds"].as_f64())
                 .unwrap_or(60.0),
+            slots: slot_map(&arguments["slots"]),
             seconds_left: row["seconds_left"].as_f64().unwrap_or(0.0),
             arguments,
         })
@@ -65,10 +104,12 @@ impl Order {
             "start" | "print_file" => Act::Start {
                 file: file()?,
                 seconds: self.seconds,
+                slots: self.slots.clone(),
             },
             "upload" if a["print"] == true => Act::Start {
                 file: file()?,
                 seconds: self.seconds,
+                slots: self.slots.clone(),
             },
             "upload" if a["select"] == true => Act::Select { file: file()? },
             "upload" => return Ok(None),
@@ -116,6 +157,32 @@ impl Order {
                 baudrate: a["baudrate"].as_i64(),
             },
             "disconnect" => Act::Disconnect,
+            "set_slot" => Act::Slot {
+                slot: a["slot_number"].as_i64().unwrap_or(1),
+                filament: Filament {
+                    material: text_of(a, "material")?,
+                    color: text_of(a, "color")?,
+                    low_c: a["low_c"].as_i64().unwrap_or(190),
+                    high_c: a["high_c"].as_i64().unwrap_or(240),
+                },
+            },
+            "set_light" => Act::Light {
+                on: a["on"] == true,
+            },
+            "set_fan" => Act::Fan {
+                percent: percent(a)?,
+            },
+            "set_speed" => Act::Speed {
+                percent: percent(a)?,
+            },
+            "skip_objects" => Act::Skip {
+                objects: a["objects"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|x| Some(x.as_str()?.to_owned()))
+                    .collect(),
+            },
             verb => {
                 return Err(Fault::unsupported(format!(
                     "this sidecar does not know the command {verb}"
@@ -154,6 +221,7 @@ impl Order {
             "home" | "move" | "gcode" | "set_temperature" if busy => {
                 refuse("motion and heat are for machines at rest")
             }
+            "skip_objects" if !busy => refuse("there is no print to leave anything out of"),
             "home" | "move" | "gcode" | "set_temperature" if now.state == State::Error => {
                 refuse("clear the error first")
             }
@@ -165,9 +233,7 @@ impl Order {
     pub fn shown(&self, now: &Report) -> Shown {
         let ours = now.file.is_none() || now.file == self.file;
         match self.verb.as_str() {
-            "start" | "print_file" | "upload"
-                if self.verb != "upload" || self.arguments["print"] == true =>
-            {
+            _ if self.prints() => {
                 match now.state {
                     State::Printing | State::Paused | State::Preparing if ours => Shown::Yes,
                     State::Printing | State::Paused | State::Preparing => Shown::Never(format!(
@@ -222,8 +288,86 @@ impl Order {
                     _ => Shown::NotYet,
                 }
             }
+            "set_light" => reported(now.lights_on.map(|on| on == (self.arguments["on"] == true))),
+            "set_slot" => reported(self.slot_shown(now)),
+            "set_fan" => reported(self.near(now.fan_pct, 1.0)),
+            // Some machines know a few speeds only; the nearest is what was asked for.
+            "set_speed" => reported(self.near(now.speed_pct, 35.0)),
             _ => Shown::Yes,
         }
+    }
+
+    /// What is true once it is done.
+    pub fn words(&self, printing: bool) -> &'static str {
+        match self.verb.as_str() {
+            "start" | "print_file" => "the print has begun",
+            "pause" => "the print is paused",
+            "resume" => "the print goes on",
+            "stop" => "the print is stopped",
+            "set_temperature" => "the target is set",
+            "home" => "homing was accepted",
+            "move" => "the move was accepted",
+            "gcode" => "the G-code was accepted",
+            "set_light" => "the light is set",
+            "set_fan" => "the fan is set",
+            "set_speed" => "the speed is set",
+            "skip_objects" => "the objects are left out",
+            "set_slot" => "the printer knows what is loaded",
+            "connect" => "the printer is connected",
+            "disconnect" => "the printer is disconnected",
+            "upload" if printing => "the file is stored and the print has begun",
+            "upload" => "the file is stored",
+            _ => "done",
+        }
+    }
+
+    /// The machine shows this very print as failed.
+    pub fn failed_at_once(&self, now: &Report) -> bool {
+        self.prints() && now.outcome == Some(Outcome::Failed) && now.file == self.file
+    }
+
+    /// A print begins with it.
+    pub fn prints(&self) -> bool {
+        matches!(self.verb.as_str(), "start" | "print_file")
+            || (self.verb == "upload" && self.arguments["print"] == true)
+    }
+
+    fn slot_shown(&self, now: &Report) -> Option<bool> {
+        let wanted = self.arguments["slot_number"].as_i64()?;
+        let slot = now.slots.iter().find(|s| s.slot == wanted)?;
+        let same = |is: &Option<String>, name: &str| {
+            let wanted = self.arguments[name].as_str().unwrap_or_default();
+            is.as_deref()
+                .is_some_and(|is| is.eq_ignore_ascii_case(wanted))
+        };
+        Some(same(&slot.material, "material") && same(&slot.color, "color"))
+    }
+
+    fn near(&self, is: Option<f64>, within: f64) -> Option<bool> {
+        Some((is? - self.arguments["percent"].as_f64()?).abs() <= within)
+    }
+
+    /// An absolute setting: saying it twice is the same as saying it once.
+    pub fn is_harmless_twice(&self) -> bool {
+        matches!(
+            self.verb.as_str(),
+            "test" | "snapshot" | "set_light" | "set_fan" | "set_speed" | "set_slot"
+        )
+    }
+
+    /// Done when it was accepted, because not every machine shows it.
+    pub fn is_done_when_accepted(&self) -> bool {
+        matches!(
+            self.verb.as_str(),
+            "home"
+                | "move"
+                | "gcode"
+                | "set_light"
+                | "set_fan"
+                | "set_speed"
+                | "set_slot"
+                | "skip_objects"
+        )
     }
 
     /// Longest wait for the machine to show it, in seconds.
@@ -231,7 +375,7 @@ impl Order {
         let usual: f64 = match self.verb.as_str() {
             "stop" => 240.0,
             "pause" => 180.0,
-            "set_temperature" => 15.0,
+            "set_temperature" | "set_light" | "set_fan" | "set_speed" | "set_slot" => 15.0,
             _ => 60.0,
         };
         usual.min(self.seconds_left.max(5.0))

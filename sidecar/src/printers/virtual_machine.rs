@@ -195,7 +195,7 @@ impl Driver for VirtualMachine {
 
     async fn act(&self, act: &Act) -> Result<Value, Fault> {
         let told = match act {
-            Act::Start { file, seconds } => {
+            Act::Start { file, seconds, .. } => {
                 json!({"verb": "start", "file": file, "seconds": seconds.max(1.0)})
             }
             Act::Select { file } => json!({"verb": "select", "file": file}),
@@ -211,6 +211,11 @@ impl Driver for VirtualMachine {
             Act::Move { .. } => json!({"verb": "move"}),
             Act::Gcode { .. } => json!({"verb": "gcode"}),
             Act::Connect { .. } => json!({"verb": "connect"}),
+            Act::Slot { slot, .. } => json!({"verb": "slot", "slot": slot}),
+            Act::Light { on } => json!({"verb": "light", "on": on}),
+            Act::Fan { percent } => json!({"verb": "fan", "percent": percent}),
+            Act::Speed { percent } => json!({"verb": "speed", "percent": percent}),
+            Act::Skip { objects } => json!({"verb": "skip", "objects": objects}),
             Act::Disconnect => {
                 return Err(Fault::unsupported(
                     "a virtual machine has no connection to close",
