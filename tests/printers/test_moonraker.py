@@ -222,13 +222,13 @@ def file_too_large(farm):
 def server_restarts_while_printing(farm):
     """Moonraker restarts, Klipper prints on: the run goes on and is completed."""
     sidecar, printer = with_printer(farm)
-    job = started(farm, sidecar, printer, gcode(300))
+    job = started(farm, sidecar, printer, gcode(900))
     server.kill()
     farm.wait_state(printer, "offline")
     server.start()
     farm.wait_state(printer, "printing", limit=60)
     assert farm.run_of(job)["status"] == "printing"
-    wait("the run to end", lambda: farm.run_of(job)["status"] == "completed", 60)
+    wait("the run to end", lambda: farm.run_of(job)["status"] == "completed", 120)
 
 
 TESTS = [life_of_a_print, cancel_while_heating_answers_with_a_handle, a_paused_print_is_not_replaced, motion_waits_for_rest, klippers_own_words, emergency_stop, klipper_goes_away, wrong_key_says_so,

@@ -39,8 +39,8 @@ pub struct Document {
     /// The print that is shown as failed was cancelled by somebody.
     pub cancelled: bool,
     /// We have told it to stop ourselves.
-    stopping: bool,
-    complete: bool,
+    pub stopping: bool,
+    pub complete: bool,
 }
 
 impl Document {
