@@ -12,4 +12,4 @@ psql -qX -d postgres -c "CREATE DATABASE $db TEMPLATE ${ODIN_TEST_TEMPLATE:-odin
 while IFS='|' read -r name p50 p99 text; do
     figure "knowledge.${name}_p50" "$p50" ms - "$text over $passages passages, median"
     figure "knowledge.${name}_p99" "$p99" ms - "$text over $passages passages, 99 of 100"
-done < <(psql -qXAt -v ON_ERROR_STOP=1 -v passages="$passages" -d "$db" -f "$(dirname "$0")/knowledge.sql" | grep '^[a-z_]*|')
+done < <(psql -qXAt -v ON_ERROR_STOP=1 -v passages="$passages" -d "$db" -f "$(dirname "$0")/knowledge.sql" | grep '^[a-z_0-9]*|')

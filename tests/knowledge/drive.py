@@ -209,9 +209,9 @@ def a_role_of_two_orgs_finds_nothing_of_the_other_48():
 
 @phase(MEANING)
 def vectors_are_made_in_batches_for_what_was_there_before():
-    wait_for("the back-fill", lambda: sql("SELECT count(*) FROM odin.embedding_models WHERE is_active") == "1" and waiting() == 0, 120)
+    wait_for("the back-fill", lambda: sql("SELECT count(*) FROM odin.embedding_models WHERE is_active") == "1" and waiting() == 0, 600)
     assert sql("SELECT count(*) FROM odin.chunks c WHERE NOT EXISTS (SELECT 1 FROM odin.embeddings e WHERE e.chunk_id = c.id)") == "0"
-    wait_for("vectors of tools", lambda: sql("SELECT count(*) = (SELECT count(*) FROM odin.tools WHERE active AND kind = 'tool') FROM odin_private.tool_embeddings") == "t", 120)
+    wait_for("vectors of tools", lambda: sql("SELECT count(*) = (SELECT count(*) FROM odin.tools WHERE active AND kind = 'tool') FROM odin_private.tool_embeddings") == "t", 600)
     seen = stats()
     assert 1 < seen["largest"] <= 16, seen
     collections = call("list_collections", VIEWER)["collections"]
@@ -279,8 +279,8 @@ def another_model_does_not_push_in():
 
 @phase(ANOTHER)
 def a_changed_model_embeds_everything_anew():
-    wait_for("the new model", lambda: sql("SELECT name FROM odin.embedding_models WHERE is_active") == "all-minilm-128" and waiting() == 0, 120)
-    wait_for("vectors of tools", lambda: sql("SELECT count(*) = (SELECT count(*) FROM odin.tools WHERE active AND kind = 'tool') FROM odin_private.tool_embeddings") == "t", 120)
+    wait_for("the new model", lambda: sql("SELECT name FROM odin.embedding_models WHERE is_active") == "all-minilm-128" and waiting() == 0, 600)
+    wait_for("vectors of tools", lambda: sql("SELECT count(*) = (SELECT count(*) FROM odin.tools WHERE active AND kind = 'tool') FROM odin_private.tool_embeddings") == "t", 600)
     assert sql("SELECT count(*) FROM odin.chunks c WHERE NOT EXISTS (SELECT 1 FROM odin.embeddings e JOIN odin.embedding_models m ON m.id = e.model_id AND m.dimensions = 128 WHERE e.chunk_id = c.id)") == "0"
     assert sql("SELECT count(*) FROM odin.embeddings e JOIN odin.embedding_models m ON m.id = e.model_id WHERE m.dimensions = 384") == "0"
     assert sql("SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'embeddings_of_%'") == "1"
