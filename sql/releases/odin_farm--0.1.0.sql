@@ -75,6 +75,8 @@ CREATE FUNCTION odin._token_claims(token text, keys jsonb, issuer text, audience
   RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'token_claims_wrapper';
 CREATE FUNCTION odin._plan(input jsonb)
   RETURNS jsonb LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'plan_jobs_wrapper';
+CREATE FUNCTION odin._row_differs(one record, other record)
+  RETURNS record LANGUAGE c STRICT STABLE AS 'MODULE_PATHNAME', 'row_differs';
 CREATE FUNCTION odin._origin()
   RETURNS bigint LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'origin_wrapper';
 CREATE FUNCTION odin._code_version()
@@ -442,6 +444,7 @@ CREATE TABLE odin.consents (
   tool text NOT NULL,
   arguments jsonb NOT NULL,
   arguments_hash bytea NOT NULL,
+  why text CHECK (length(why) <= 500),
   preview jsonb,
   state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'approved', 'denied', 'used', 'expired')),
   reason text,
@@ -456,6 +459,8 @@ CREATE UNIQUE INDEX consents_open ON odin.consents (role_name, tool, arguments_h
 CREATE INDEX consents_asked ON odin.consents (role_name, tool, arguments_hash, id DESC);
 CREATE INDEX consents_org ON odin.consents (org_id, state);
 COMMENT ON TABLE odin.consents IS 'Calls that wait for a person, and what was decided: by whom, when, for how long. Decide with odin.approve_call() or odin.deny_call().';
+COMMENT ON COLUMN odin.consents.why IS 'What the caller said it wants this for; reason is what the person said who decided.';
+COMMENT ON COLUMN odin.consents.preview IS 'What the call would do, as a preview showed when it was asked for: would_execute and changes, or the error it would end with.';
 SELECT odin.guard_table('odin.consents', trail => false);
 GRANT SELECT ON odin.consents TO odin_operator;
 $odin_file_4$::text)
@@ -1700,7 +1705,8 @@ CREATE INDEX runs_by_printer ON odin.runs (printer_id, id);
 CREATE INDEX runs_by_line ON odin.runs (order_line_id);
 CREATE INDEX runs_by_model ON odin.runs (model_id, id);
 CREATE INDEX runs_by_customer ON odin.runs (customer_id) WHERE customer_id IS NOT NULL;
-CREATE INDEX runs_finished ON odin.runs (org_id, finished_at) WHERE finished_at IS NOT NULL;
+-- With what reports add up, so that they need not read the table.
+CREATE INDEX runs_finished ON odin.runs (org_id, finished_at) INCLUDE (status, printer_id, model_id, good, scrapped, seconds, used_mg, cost) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE odin.run_slots (
   run_id      bigint NOT NULL,
@@ -1959,6 +1965,7 @@ CREATE TABLE odin.run_costs (
   total        numeric(14,4) GENERATED ALWAYS AS (material + machine + energy + labor) STORED,
   scrap_share  numeric(14,4) NOT NULL DEFAULT 0,
   currency     text NOT NULL,
+  finished_at  timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT run_costs_run_fk FOREIGN KEY (org_id, run_id) REFERENCES odin.runs (org_id, id),
   CONSTRAINT run_costs_card_fk FOREIGN KEY (org_id, rate_card_id) REFERENCES odin.rate_cards (org_id, id)
 );
@@ -2158,7 +2165,7 @@ $odin_file_19$::text)
 CREATE TABLE odin.commands (
   id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   org_id       bigint NOT NULL REFERENCES odin.orgs,
-  printer_id   bigint NOT NULL,
+  printer_id   bigint,
   run_id       bigint,
   verb         text NOT NULL CHECK (verb ~ '^[a-z][a-z_]{1,39}$'),
   arguments    jsonb NOT NULL DEFAULT '{}',
@@ -2178,10 +2185,12 @@ CREATE TABLE odin.commands (
   UNIQUE (org_id, id),
   CONSTRAINT commands_printer_fk FOREIGN KEY (org_id, printer_id) REFERENCES odin.printers (org_id, id) ON DELETE CASCADE,
   CONSTRAINT commands_run_fk FOREIGN KEY (org_id, run_id) REFERENCES odin.runs (org_id, id),
+  CONSTRAINT commands_of_a_printer CHECK (printer_id IS NOT NULL OR verb = 'discover'),
   CONSTRAINT commands_ended CHECK ((state IN ('done','failed','cancelled')) = (finished_at IS NOT NULL)),
   CONSTRAINT commands_failed_says_why CHECK (state <> 'failed' OR error IS NOT NULL)
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE odin.commands IS 'Commands to printers: queued, claimed by the sidecar that holds the printer, sent at most once, confirmed by the printer''s own state; in_doubt until reconciled.';
+COMMENT ON COLUMN odin.commands.printer_id IS 'NULL only for a search for printers in the network: any sidecar may do that.';
 COMMENT ON COLUMN odin.commands.fence IS 'The fencing token of the lease it was claimed under; a sidecar with another one can change nothing here.';
 COMMENT ON COLUMN odin.commands.state IS 'queued; claimed: nothing has left yet; sent: may have reached the printer; in_doubt: whoever sent it is gone, the printer has to be looked at; done: the printer confirms; failed; cancelled: never sent.';
 CREATE INDEX commands_open ON odin.commands (printer_id, id) WHERE state IN ('queued','claimed','sent','in_doubt');
@@ -2621,6 +2630,8 @@ END $f$;
 CREATE OR REPLACE FUNCTION odin._humans_only_trigger() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
+  -- What a remote server lists is brought by a sidecar, by that one function. No caller can write these tables himself.
+  IF session_user = 'odin_worker' AND current_user = 'odin_owner' AND TG_TABLE_NAME IN ('tools', 'tool_aliases') AND current_setting('odin.remote_sync', true) = 'on' THEN RETURN NULL; END IF;
   PERFORM odin._humans_only(format('changing %s', TG_TABLE_NAME));
   RETURN NULL;
 END $f$;
@@ -2788,7 +2799,7 @@ $odin_file_26$::text)
 
 -- Statement trigger of every guarded table; its arguments are the key columns. PL/pgSQL keeps one plan a table.
 CREATE OR REPLACE FUNCTION odin._trail() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $f$
 BEGIN
   IF TG_NARGS > 1 OR TG_ARGV[0] <> 'id' THEN
     -- A branch per operation: a trigger for INSERT has no old rows to name.
@@ -2809,14 +2820,15 @@ BEGIN
       FROM (SELECT to_jsonb(x.*) AS j FROM old_rows x) r;
   ELSE
     INSERT INTO odin.audit_changes(changed_at, call_id, role_name, org_id, table_name, op, row_key, before, after, origin, xid)
-    -- A row whose key itself changed is one deleted and one inserted.
-    SELECT clock_timestamp(), odin.current_call(), odin.actor(), (coalesce(r.j->'org_id', r.was->'org_id', r.j->'id', r.was->'id'))::bigint, TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME,
-           CASE WHEN r.was IS NULL THEN 'insert' WHEN r.j IS NULL THEN 'delete' ELSE 'update' END, coalesce(r.j, r.was)->>'id',
-           CASE WHEN r.j IS NULL OR odin._call_keeps_images() THEN r.was ELSE d.was END, CASE WHEN r.was IS NULL THEN r.j ELSE d.j END, odin._origin(), pg_current_xact_id()
-      -- OFFSET 0: each image is made once, not at every place that names it.
-      FROM (SELECT CASE WHEN o.id IS NOT NULL THEN to_jsonb(o.*) END AS was, CASE WHEN x.id IS NOT NULL THEN to_jsonb(x.*) END AS j FROM new_rows x FULL JOIN old_rows o ON o.id = x.id OFFSET 0) r,
-           LATERAL (SELECT jsonb_object_agg(e.key, r.was->e.key) AS was, jsonb_object_agg(e.key, e.value) AS j FROM jsonb_each(r.j) e WHERE e.value IS DISTINCT FROM r.was->e.key) d
-     WHERE d.j IS NOT NULL OR r.j IS NULL;
+    -- A row whose key itself changed is one deleted and one inserted. Only columns that differ become JSON (a leaf finds them, some too many); OFFSET 0: once.
+    SELECT clock_timestamp(), odin.current_call(), odin.actor(), (coalesce(r.j->'org_id', r.was->'org_id', r.j->'id', r.was->'id'))::bigint, TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME, r.op, r.key,
+           CASE WHEN r.op = 'delete' OR r.op = 'update' AND odin._call_keeps_images() THEN r.was ELSE d.was END, CASE WHEN r.op = 'insert' THEN r.j ELSE d.j END, odin._origin(), pg_current_xact_id()
+      FROM (SELECT CASE WHEN o.id IS NULL THEN 'insert' WHEN x.id IS NULL THEN 'delete' ELSE 'update' END AS op, coalesce(x.id, o.id)::text AS key,
+                   CASE WHEN o.id IS NULL THEN NULL WHEN x.id IS NULL OR odin._call_keeps_images() THEN to_jsonb(o.*) ELSE to_jsonb(odin._row_differs(o.*, x.*)) END AS was,
+                   CASE WHEN x.id IS NULL THEN NULL WHEN o.id IS NULL THEN to_jsonb(x.*) ELSE to_jsonb(odin._row_differs(x.*, o.*)) END AS j
+              FROM new_rows x FULL JOIN old_rows o ON o.id = x.id OFFSET 0) r,
+           LATERAL (SELECT jsonb_object_agg(e.key, r.was->e.key) AS was, jsonb_object_agg(e.key, e.value) AS j FROM jsonb_each(r.j) e WHERE r.op = 'update' AND e.value IS DISTINCT FROM r.was->e.key) d
+     WHERE r.op <> 'update' OR d.j IS NOT NULL;
   END IF;
   RETURN NULL;
 END $f$;
@@ -3193,6 +3205,8 @@ DECLARE
   taken text;
 BEGIN
   SELECT * INTO t FROM pg_type WHERE oid = type_id;
+  -- A function that takes whatever there is, with a schema given whole.
+  IF name = '_arguments' AND type_id = 'jsonb'::regtype THEN RETURN '_arguments => a'; END IF;
   IF type_id = 'jsonb'::regtype THEN
     taken := format('(a->%L)', name);
   ELSIF type_id = 'bytea'::regtype THEN
@@ -3348,12 +3362,14 @@ BEGIN
     END IF;
     IF confirm = 'confirm' THEN
       control := control || '{"confirm": {"type": "boolean", "default": false, "description": "false: preview only."}}';
+    ELSIF confirm = 'human' THEN
+      control := control || '{"approval_reason": {"type": "string", "maxLength": 500, "description": "Why, for the person who has to approve."}}';
     END IF;
   END IF;
   IF is_list THEN
     control := control || '{"fields": {"type": "array", "items": {"type": "string"}, "description": "Columns; [\"*\"] for all."}}';
   END IF;
-  IF NOT is_raw AND scope = 'read' THEN
+  IF NOT is_raw AND (scope = 'read' OR confirm = 'confirm') THEN
     control := control || '{"response_format": {"enum": ["json", "markdown"]}}';
   END IF;
   control := (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(control) WHERE NOT properties ? key);
@@ -3589,7 +3605,7 @@ BEGIN
   input := odin._input_spec(fn, coalesce(r->'arguments', '{}'), scope, coalesce(r->>'confirm', 'none'), answer.shape = 'rows' AND answer.columns IS NOT NULL,
                             coalesce((r->>'previewable')::boolean, true), coalesce((r->>'raw')::boolean, false));
   -- A schema given whole replaces the one made from the signature.
-  IF r->'input' IS NOT NULL AND r->'input' <> 'null' THEN input := input || jsonb_build_object('schema', r->'input', 'control', '[]'::jsonb); END IF;
+  IF r->'input' IS NOT NULL AND r->'input' <> 'null' THEN input := input || jsonb_build_object('schema', r->'input', 'control', coalesce(r->'control', '[]')); END IF;
   SELECT * INTO old FROM odin.tools x WHERE x.name = tool;
   row_now := old;
   row_now.name := tool; row_now.kind := kind; row_now.title := r->>'title'; row_now.description := words;
@@ -3973,7 +3989,7 @@ BEGIN
         EXIT work WHEN err IS NOT NULL OR stored IS NOT NULL;
       END IF;
       token := odin._token_open(coalesce(control->>'preview_token', options->>'preview_token'), role_name, t, args, preview);
-      err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options, preview, token));
+      err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options || jsonb_build_object('approval_reason', control->'approval_reason'), preview, token));
       EXIT work WHEN err IS NOT NULL;
       call_id := nextval('odin.audit_calls_id_seq');
     ELSIF own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN
@@ -4181,6 +4197,21 @@ BEGIN
   RETURN state->'s';
 END $f$;
 
+-- What a call that waits for a person would do, for whoever decides: run and rolled back.
+CREATE OR REPLACE FUNCTION odin._consent_preview(t odin.tools, role_name text, key_id bigint, args jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $f$
+DECLARE
+  out jsonb;
+  would jsonb;
+BEGIN
+  IF NOT t.previewable THEN RETURN NULL; END IF;
+  out := odin._jail_run(to_regrole(quote_ident(role_name)), 'odin._invoke(text,jsonb,jsonb)'::regprocedure, 'SELECT ' || t.caller || '($1)', args, '{"preview": true}',
+    jsonb_build_object('id', 0, 'role', role_name, 'key', key_id, 'preview', true, 'images', true), t.timeout_ms);
+  would := odin._call_hints()->'would';
+  IF out ? 'caught' THEN RETURN jsonb_build_object('error', odin._error_of(out->'caught', role_name)); END IF;
+  RETURN jsonb_build_object('would_execute', odin._redact(CASE WHEN coalesce(would, '{}') = '{}' THEN jsonb_build_object('action', t.name) || args ELSE would END, t.secret_arguments), 'changes', out#>'{seen,changes}');
+END $f$;
+
 -- preview and human policies. A preview is always allowed: it changes nothing.
 CREATE OR REPLACE FUNCTION odin._policy_refusal(t odin.tools, role_name text, key_id bigint, args jsonb, options jsonb, preview boolean, token jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $f$
@@ -4208,8 +4239,9 @@ BEGIN
   ELSIF c.state = 'denied' THEN
     RETURN odin._error('approval_denied', format('%s denied this call%s', c.decided_by, coalesce(': ' || c.reason, '')), NULL, jsonb_build_object('consent_id', c.id));
   ELSIF c.state IS DISTINCT FROM 'pending' THEN
-    INSERT INTO odin.consents(org_id, role_name, key_id, tool, arguments, arguments_hash)
-    VALUES ((SELECT m.org_id FROM odin._memberships(_policy_refusal.role_name::name) m LIMIT 1), _policy_refusal.role_name, _policy_refusal.key_id, t.name, odin._redact(args, t.secret_arguments), fingerprint)
+    INSERT INTO odin.consents(org_id, role_name, key_id, tool, why, preview, arguments, arguments_hash)
+    VALUES ((SELECT m.org_id FROM odin._memberships(_policy_refusal.role_name::name) m LIMIT 1), _policy_refusal.role_name, _policy_refusal.key_id, t.name, left(options->>'approval_reason', 500),
+      odin._consent_preview(t, _policy_refusal.role_name, _policy_refusal.key_id, args), odin._redact(args, t.secret_arguments), fingerprint)
     ON CONFLICT (role_name, tool, arguments_hash) WHERE state IN ('pending', 'approved') DO UPDATE SET role_name = excluded.role_name
     RETURNING * INTO c;
   END IF;
@@ -5590,28 +5622,34 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT status IN ('submitted', 'reje
 CREATE OR REPLACE FUNCTION odin._job_is_in_flight(status text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT status IN ('printing', 'paused') $f$;
 
--- Plans of a trigger are kept by the session and made for as many rows as it met first, one or ten thousand: what was and what is are therefore added up
--- instead of joined, and parts are found by their key, whatever the planner believes.
+-- The session keeps a trigger's plans, made for as many rows as it met first, one or ten thousand: what was and what is are therefore added up instead of
+-- joined, and each part is found by its key.
 CREATE OR REPLACE FUNCTION odin._jobs_counted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  x record;
 BEGIN
   IF TG_OP = 'INSERT' THEN
-    UPDATE odin.order_parts p
-       SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now()
-      FROM (SELECT n.part_id, sum(n.pieces * odin._job_is_queued(n.status)::int)::int AS q, sum(n.pieces * odin._job_is_in_flight(n.status)::int)::int AS f, sum(n.good)::int AS g, sum(n.scrapped)::int AS s
-              FROM new_rows n GROUP BY n.part_id ORDER BY n.part_id) x
-     WHERE p.id = x.part_id;
+    FOR x IN SELECT n.part_id, sum(n.pieces * odin._job_is_queued(n.status)::int)::int AS q, sum(n.pieces * odin._job_is_in_flight(n.status)::int)::int AS f, sum(n.good)::int AS g, sum(n.scrapped)::int AS s
+               FROM new_rows n GROUP BY n.part_id ORDER BY n.part_id LOOP
+      UPDATE odin.order_parts p SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now() WHERE p.id = x.part_id;
+    END LOOP;
     RETURN NULL;
   END IF;
-  -- A cancelled job's pieces are waived as far as they would be missing now: cancelling is a decision not to make them.
-  UPDATE odin.order_parts p
-     SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now(),
-         waived = p.waived + least(x.cancelled, greatest(p.needed - (p.good + x.g - p.to_stock) - (p.in_flight + x.f) - (p.queued + x.q), 0))
-    FROM (SELECT w.part_id, sum(w.sign * w.pieces * odin._job_is_queued(w.status)::int)::int AS q, sum(w.sign * w.pieces * odin._job_is_in_flight(w.status)::int)::int AS f,
-                 sum(w.sign * w.good)::int AS g, sum(w.sign * w.scrapped)::int AS s, sum(w.sign * w.pieces * (w.status = 'cancelled')::int)::int AS cancelled
-            FROM (SELECT 1 AS sign, n.part_id, n.pieces, n.status, n.good, n.scrapped FROM new_rows n UNION ALL SELECT -1, o.part_id, o.pieces, o.status, o.good, o.scrapped FROM old_rows o) w
-           GROUP BY w.part_id ORDER BY w.part_id) x
-   WHERE p.id = x.part_id AND (x.q, x.f, x.g, x.s, x.cancelled) <> (0, 0, 0, 0, 0);
+  FOR x IN
+    SELECT * FROM (
+      SELECT w.part_id, sum(w.sign * w.pieces * odin._job_is_queued(w.status)::int)::int AS q, sum(w.sign * w.pieces * odin._job_is_in_flight(w.status)::int)::int AS f,
+             sum(w.sign * w.good)::int AS g, sum(w.sign * w.scrapped)::int AS s, sum(w.sign * w.pieces * (w.status = 'cancelled')::int)::int AS cancelled
+        FROM (SELECT 1 AS sign, n.part_id, n.pieces, n.status, n.good, n.scrapped FROM new_rows n UNION ALL SELECT -1, o.part_id, o.pieces, o.status, o.good, o.scrapped FROM old_rows o) w
+       GROUP BY w.part_id) d
+     WHERE (d.q, d.f, d.g, d.s, d.cancelled) <> (0, 0, 0, 0, 0) ORDER BY d.part_id
+  LOOP
+    -- A cancelled job's pieces are waived as far as they would be missing now: cancelling is a decision not to make them.
+    UPDATE odin.order_parts p
+       SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now(),
+           waived = p.waived + least(x.cancelled, greatest(p.needed - (p.good + x.g - p.to_stock) - (p.in_flight + x.f) - (p.queued + x.q), 0))
+     WHERE p.id = x.part_id;
+  END LOOP;
   RETURN NULL;
 END $f$;
 CREATE OR REPLACE TRIGGER odin_counted_insert AFTER INSERT ON odin.jobs REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION odin._jobs_counted();
@@ -6614,8 +6652,8 @@ BEGIN
   made.energy := round(coalesce(r.energy_wh, r.seconds / 3600.0 * coalesce(r.watts, card.watts)) / 1000 * card.electricity_per_kwh, 4);
   made.labor := round(card.labor_minutes_per_run / 60 * card.labor_per_hour, 4);
   made.scrap_share := round((made.material + made.machine + made.energy + made.labor) * coalesce(r.scrapped, 0) / r.pieces, 4);
-  INSERT INTO odin.run_costs(run_id, org_id, rate_card_id, material, machine, energy, labor, scrap_share, currency)
-  VALUES (made.run_id, made.org_id, made.rate_card_id, made.material, made.machine, made.energy, made.labor, made.scrap_share, made.currency)
+  INSERT INTO odin.run_costs(run_id, org_id, rate_card_id, material, machine, energy, labor, scrap_share, currency, finished_at)
+  VALUES (made.run_id, made.org_id, made.rate_card_id, made.material, made.machine, made.energy, made.labor, made.scrap_share, made.currency, coalesce(r.finished_at, now()))
   ON CONFLICT (run_id) DO UPDATE SET material = excluded.material, machine = excluded.machine, energy = excluded.energy, labor = excluded.labor, scrap_share = excluded.scrap_share;
   UPDATE odin.runs SET cost = made.material + made.machine + made.energy + made.labor, currency = made.currency WHERE id = run;
   RETURN made.material + made.machine + made.energy + made.labor;
@@ -8697,6 +8735,7 @@ DECLARE
   target integer;
   previous bigint;
   moved_from record;
+  command bigint;
 BEGIN
   PERFORM odin._mine('printer', assign_spool.printer_id);
   SELECT * INTO p FROM odin.printers x WHERE x.id = assign_spool.printer_id;
@@ -8714,7 +8753,7 @@ BEGIN
   ELSIF target > p.slot_count AND target < 254 THEN
     PERFORM odin.fail('validation_failed', format('slot_number: %s has slots 1 to %s (ams_slot 0 to %s); external trays are 254 and up', p.name, p.slot_count, p.slot_count - 1), NULL, jsonb_build_object('field', CASE WHEN ams_slot IS NULL THEN 'slot_number' ELSE 'ams_slot' END));
   END IF;
-  SELECT x.status, x.code, f.material INTO s FROM odin.spools x JOIN odin.filaments f ON f.id = x.filament_id WHERE x.id = assign_spool.spool_id;
+  SELECT x.status, x.code, f.material, f.color_hex, f.nozzle_min_c, f.nozzle_max_c INTO s FROM odin.spools x JOIN odin.filaments f ON f.id = x.filament_id WHERE x.id = assign_spool.spool_id;
   IF s.status <> 'active' THEN
     PERFORM odin.fail('invalid_state_transition', format('spool %s is %s and cannot be loaded', s.code, s.status));
   END IF;
@@ -8729,9 +8768,14 @@ BEGIN
   ON CONFLICT (printer_id, slot_number) DO UPDATE SET spool_id = excluded.spool_id, loaded_at = excluded.loaded_at, confirmed = excluded.confirmed;
   PERFORM odin.would(jsonb_build_object('action', 'assign_spool', 'printer_id', p.id, 'printer_name', p.name, 'slot_number', target, 'new_spool_id', assign_spool.spool_id, 'previous_spool_id', previous, 'spool_filament_type', s.material));
   PERFORM odin.suggest('get_printer', jsonb_build_object('id', p.id), 'see its slots');
-  RETURN jsonb_build_object('success', true, 'printer_id', p.id, 'slot_number', target, 'spool_id', assign_spool.spool_id, 'previous_spool_id', nullif(previous, assign_spool.spool_id), 'moved_from_printer_id', moved_from.printer_id, 'moved_from_slot', moved_from.slot_number);
+  -- A machine that keeps its own list of spools is told, and what it then reports is the answer.
+  IF odin._protocol_can(p.protocol, 'set_slot') AND EXISTS (SELECT 1 FROM odin.printer_state x WHERE x.printer_id = p.id AND x.state NOT IN ('unknown', 'offline')) THEN
+    command := odin._command(p.id, 'set_slot', NULL, jsonb_build_object('slot_number', target, 'material', s.material, 'color', coalesce(ltrim(s.color_hex, '#'), 'FFFFFF'), 'low_c', coalesce(s.nozzle_min_c, 190), 'high_c', coalesce(s.nozzle_max_c, 240)), '1 minute');
+  END IF;
+  RETURN jsonb_build_object('success', true, 'printer_id', p.id, 'slot_number', target, 'spool_id', assign_spool.spool_id, 'previous_spool_id', nullif(previous, assign_spool.spool_id), 'moved_from_printer_id', moved_from.printer_id, 'moved_from_slot', moved_from.slot_number)
+    || CASE WHEN command IS NULL THEN '{}' ELSE jsonb_build_object('command_id', command, 'command_state', 'queued', 'confirmed', false) END;
 END $f$;
-COMMENT ON FUNCTION odin.assign_spool(bigint, bigint, integer, integer, boolean) IS 'Loads a spool into a slot of a printer; a spool that was there comes out, and if this one sat elsewhere it leaves that slot. ams_slot counts from 0, slot_number from 1. Without a slot the first free one is taken.';
+COMMENT ON FUNCTION odin.assign_spool(bigint, bigint, integer, integer, boolean) IS 'Loads a spool into a slot of a printer; a spool that was there comes out, and if this one sat elsewhere it leaves that slot. ams_slot counts from 0, slot_number from 1. Without a slot the first free one is taken. A Bambu Lab printer is told what is in its AMS; confirmed says that it shows it.';
 
 CREATE OR REPLACE FUNCTION odin.unload_spool(spool_id bigint, storage_location text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -9963,7 +10007,7 @@ DECLARE
   claimed jsonb;
 BEGIN
   UPDATE odin.commands c SET state = 'failed', error = odin._error('command_expired', format('%s was not sent to the printer in time', c.verb))
-   WHERE c.state = 'queued' AND c.deadline < clock_timestamp();
+   WHERE (c.state = 'queued' OR (c.state = 'claimed' AND c.printer_id IS NULL)) AND c.deadline < clock_timestamp();
   -- Taken over: what the holder before had only claimed waits again, what it may have sent is in doubt.
   UPDATE odin.commands c SET state = CASE c.state WHEN 'claimed' THEN 'queued' ELSE 'in_doubt' END, holder = CASE c.state WHEN 'sent' THEN c.holder END
     FROM odin.printer_leases l WHERE l.printer_id = c.printer_id AND l.holder = worker_claim_commands.holder AND c.state IN ('claimed', 'sent') AND c.fence IS DISTINCT FROM l.fence;
@@ -9984,15 +10028,19 @@ BEGIN
       'run_status', coalesce(n.status, r.status), 'remote_file', coalesce(n.remote_file, r.remote_file), 'file_sha256', v.file_sha256, 'estimated_seconds', r.planned_seconds,
       'seconds_left', greatest(0, extract(epoch FROM t.deadline - clock_timestamp()))) ORDER BY t.id), '[]') INTO claimed
     FROM taken t LEFT JOIN named n ON n.id = t.run_id LEFT JOIN odin.runs r ON r.id = t.run_id LEFT JOIN odin.model_revisions v ON v.id = r.revision_id;
+  -- A search belongs to no printer and to no lease.
+  WITH search AS (UPDATE odin.commands c SET state = 'claimed', holder = worker_claim_commands.holder, fence = 0, claimed_at = clock_timestamp(), attempts = 1
+     WHERE c.id = (SELECT x.id FROM odin.commands x WHERE x.printer_id IS NULL AND x.state = 'queued' ORDER BY x.id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING c.id, c.arguments)
+  SELECT claimed || coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'search', s.arguments)), '[]') INTO claimed FROM search s;
   RETURN claimed;
 END $f$;
 COMMENT ON FUNCTION odin.worker_claim_commands(text, integer) IS 'Gives a sidecar the next command of each printer it holds, and those in doubt that it must reconcile first. One at a time per printer; stop goes first.';
 
--- A name that no other run has: servers misbehave when a file in use is overwritten, and this is how a run is recognised later.
+-- A name that no other run has: servers misbehave when a file in use is overwritten, and this is how a run is recognised later. Its ending is that of the file.
 CREATE OR REPLACE FUNCTION odin._remote_file(run bigint) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT format('odin_%s_%s%s', r.id, left(trim(BOTH '-' FROM regexp_replace(lower(j.name), '[^a-z0-9]+', '-', 'g')), 40), CASE WHEN p.protocol = 'bambu' THEN '.gcode.3mf' ELSE '.gcode' END)
-    FROM odin.runs r JOIN odin.jobs j ON j.id = r.job_id JOIN odin.printers p ON p.id = r.printer_id WHERE r.id = run;
+  SELECT format('odin_%s_%s%s', r.id, left(trim(BOTH '-' FROM regexp_replace(lower(j.name), '[^a-z0-9]+', '-', 'g')), 40), CASE f.kind WHEN 'gcode_3mf' THEN '.gcode.3mf' WHEN 'bgcode' THEN '.bgcode' ELSE '.gcode' END)
+    FROM odin.runs r JOIN odin.jobs j ON j.id = r.job_id LEFT JOIN odin.model_revisions v ON v.id = r.revision_id LEFT JOIN odin.files f ON f.org_id = r.org_id AND f.sha256 = v.file_sha256 WHERE r.id = run ORDER BY f.id LIMIT 1;
 $f$;
 
 -- The last look before something leaves: still ours, still wanted, still safe. {"ok": true} is committed as 'sent' before the first byte.
@@ -10113,6 +10161,7 @@ DECLARE
 BEGIN
   SELECT p.name, coalesce(c.result->>'state', x.state) AS state INTO s FROM odin.printers p JOIN odin.printer_state x ON x.printer_id = p.id WHERE p.id = c.printer_id;
   words := CASE WHEN done THEN coalesce(c.result->>'detail', format('%s: %s is done; it reports %s.', s.name, c.verb, s.state))
+                WHEN c.printer_id IS NULL THEN format('The search is %s; ask again with get_command.', c.state)
                 ELSE format('%s: %s is %s; not confirmed by the printer yet (it reports %s). Ask again with get_command.', s.name, c.verb, replace(c.state, '_', ' '), s.state) END;
   RETURN answer || jsonb_build_object('command_id', c.id, 'command_state', c.state, 'confirmed', done)
     || CASE WHEN answer ? 'state' THEN jsonb_build_object('state', s.state) ELSE '{}' END
@@ -10125,6 +10174,8 @@ BEGIN
     || CASE WHEN done AND answer ? 'run_status' AND c.run_id IS NOT NULL THEN (SELECT jsonb_build_object('run_status', r.status) FROM odin.runs r WHERE r.id = c.run_id) ELSE '{}' END
     || CASE WHEN done AND answer ? 'cancelled_job_ids' AND c.run_id IS NOT NULL THEN (SELECT jsonb_build_object('status', j.status, 'notes', '[]'::jsonb) FROM odin.runs r JOIN odin.jobs j ON j.id = r.job_id WHERE r.id = c.run_id) ELSE '{}' END
     || CASE WHEN done AND c.result ? 'works' THEN jsonb_build_object('works', c.result->'works', 'ok', c.result->'works') || jsonb_strip_nulls(jsonb_build_object('problem', c.result->'problem')) ELSE '{}' END
+    || CASE WHEN done AND c.result ? 'found' THEN odin._found(c.org_id, c.result) ELSE '{}' END
+    || CASE WHEN done AND c.result ? 'picture' THEN jsonb_build_object('picture', c.result->'picture') ELSE '{}' END
     || CASE WHEN done AND c.result ? 'lines' THEN jsonb_build_object('lines', c.result->'lines') ELSE '{}' END;
 END $f$;
 
@@ -10151,7 +10202,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   answer jsonb := (SELECT jsonb_build_object('command_id', c.id, 'printer_id', c.printer_id, 'run_id', c.run_id, 'verb', c.verb, 'command_state', c.state, 'confirmed', c.state = 'done', 'state', s.state,
       'result', c.result, 'problem', c.error, 'requested_by', c.requested_by, 'created_at', c.created_at, 'sent_at', c.sent_at, 'finished_at', c.finished_at, 'deadline', c.deadline)
-    FROM odin.commands c JOIN odin.printer_state s ON s.printer_id = c.printer_id WHERE c.id = get_command.command_id);
+    FROM odin.commands c LEFT JOIN odin.printer_state s ON s.printer_id = c.printer_id WHERE c.id = get_command.command_id);
 BEGIN
   IF answer IS NULL THEN
     PERFORM odin.fail('command_not_found', format('command_id: there is no command %s', get_command.command_id), NULL, '{"field":"command_id"}');
@@ -10217,11 +10268,11 @@ COMMENT ON FUNCTION odin.worker_leave(text) IS 'Hands every printer of a sidecar
 
 CREATE OR REPLACE FUNCTION odin.worker_printer_configs(holder text, ids bigint[]) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'name', p.name, 'protocol', p.protocol, 'address', p.address, 'serial', p.serial, 'camera_url', p.camera_url, 'sealed', s.sealed,
+  SELECT coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'name', p.name, 'protocol', p.protocol, 'address', p.address, 'serial', p.serial, 'camera_url', p.camera_url, 'sealed', s.sealed, 'certificate', f.facts->>'certificate',
       'stall_seconds', odin._setting(p.org_id, 'printer_stall_seconds', '900')::integer,
       'run_file', r.remote_file, 'run_status', r.status)), '[]')
     FROM odin.printers p JOIN odin.printer_leases l ON l.printer_id = p.id AND l.holder = worker_printer_configs.holder LEFT JOIN odin_private.printer_secrets s ON s.printer_id = p.id
-    LEFT JOIN odin.runs r ON r.printer_id = p.id AND r.status IN ('claimed','starting','printing','paused','unknown') WHERE p.id = ANY (ids);
+    LEFT JOIN odin.printer_facts f ON f.printer_id = p.id LEFT JOIN odin.runs r ON r.printer_id = p.id AND r.status IN ('claimed','starting','printing','paused','unknown') WHERE p.id = ANY (ids);
 $f$;
 COMMENT ON FUNCTION odin.worker_printer_configs(text, bigint[]) IS 'How to reach printers that this sidecar holds, with their sealed credentials and the run that is on them.';
 
@@ -10273,7 +10324,7 @@ BEGIN
   FOR x IN
     WITH r AS (
       SELECT r.*, l.org_id FROM jsonb_to_recordset(reports) AS r(p bigint, f bigint, state text, raw text, stage text, tool_c real, tool_target_c real, bed_c real, bed_target_c real, chamber_c real, progress_pct real,
-          remaining_seconds integer, file text, layer integer, total_layers integer, fan_pct real, speed_pct real, lights_on boolean, error_code text, error_message text, ended jsonb, notable jsonb, facts jsonb, files jsonb)
+          remaining_seconds integer, file text, layer integer, total_layers integer, fan_pct real, speed_pct real, lights_on boolean, error_code text, error_message text, slots jsonb, ended jsonb, notable jsonb, facts jsonb, files jsonb)
         JOIN odin.printer_leases l ON l.printer_id = r.p AND l.fence = r.f AND l.holder = worker_printer_reports.holder),
     old AS MATERIALIZED (
       SELECT s.printer_id, s.state, s.file_name, s.reported_at FROM odin.printer_state s WHERE s.printer_id IN (SELECT p FROM r) ORDER BY s.printer_id FOR UPDATE),
@@ -10289,6 +10340,11 @@ BEGIN
           error_code = coalesce(left(d.error_code, 100), CASE WHEN d.now_state IN ('printing', 'idle') THEN NULL ELSE s.error_code END), error_message = coalesce(left(d.error_message, 1000), CASE WHEN d.now_state IN ('printing', 'idle') THEN NULL ELSE s.error_message END),
           error_at = CASE WHEN d.error_message IS NOT NULL AND d.error_message IS DISTINCT FROM s.error_message THEN clock_timestamp() ELSE s.error_at END
         FROM said d WHERE s.printer_id = d.p RETURNING s.printer_id),
+    loaded AS (
+      -- What the machine itself reads off its spools; which spool of the farm that is, people say.
+      UPDATE odin.printer_slots t SET reported_material = left(e->>'material', 60), reported_color = left(e->>'color', 20)
+        FROM said d, LATERAL jsonb_array_elements(d.slots) e WHERE t.printer_id = d.p AND t.slot_number = (e->>'slot')::integer
+         AND (t.reported_material, t.reported_color) IS DISTINCT FROM (left(e->>'material', 60), left(e->>'color', 20))),
     history AS (
       -- Thinned: a row when the state changes, one a minute while something happens, one in ten minutes at rest.
       INSERT INTO odin.printer_telemetry(printer_id, org_id, at, state, tool_c, tool_target_c, bed_c, bed_target_c, chamber_c, progress_pct)
@@ -10438,12 +10494,23 @@ BEGIN
   END IF;
 END $f$;
 
+-- What only some protocols have.
+CREATE OR REPLACE FUNCTION odin._protocol_can(protocol text, verb text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT CASE _protocol_can.verb WHEN 'set_light' THEN _protocol_can.protocol IN ('bambu', 'virtual') WHEN 'set_slot' THEN _protocol_can.protocol IN ('bambu') WHEN 'gcode' THEN _protocol_can.protocol <> 'prusalink'
+    WHEN 'set_fan' THEN _protocol_can.protocol <> 'prusalink' WHEN 'set_speed' THEN _protocol_can.protocol <> 'prusalink' WHEN 'skip_objects' THEN _protocol_can.protocol <> 'prusalink'
+    WHEN 'connect' THEN _protocol_can.protocol NOT IN ('prusalink', 'bambu') WHEN 'disconnect' THEN _protocol_can.protocol = 'octoprint' ELSE true END;
+$f$;
+
 -- Queues one command and gives the first half of the answer; the sidecar puts the printer's own word in. In a preview it only says what would happen.
 CREATE OR REPLACE FUNCTION odin._control(now record, verb text, arguments jsonb, words text, action text, within interval DEFAULT '2 minutes') RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   made bigint;
 BEGIN
+  IF NOT odin._protocol_can(now.protocol, verb) THEN
+    PERFORM odin.fail('not_supported', format('%s speaks %s, which cannot %s', now.name, now.protocol, replace(verb, '_', ' ')), NULL, jsonb_build_object('printer_id', now.id));
+  END IF;
   PERFORM odin.would(jsonb_build_object('action', action, 'printer_id', now.id, 'printer_name', now.name, 'printer_state', now.state) || arguments);
   IF odin.call_is_preview() THEN
     RETURN jsonb_build_object('ok', true, 'printer_id', now.id, 'detail', format('Safety check - nothing was sent to %s (it reports %s). This would %s.', now.name, now.state, words));
@@ -10739,7 +10806,7 @@ BEGIN
   IF coalesce(api_key, username, password, access_code) IS NOT NULL THEN
     PERFORM odin.fail('validation_failed', 'credentials must not reach the database in clear', 'Call this tool through a sidecar (MCP or REST) that has ODIN_SECRET_KEY; it seals them on the way.');
   ELSIF (sealed IS NULL) = (NOT remove) THEN
-    PERFORM odin.fail('validation_failed', 'api_key: give the credentials the printer asks for, or remove: true', 'OctoPrint and Moonraker: api_key. PrusaLink: api_key, or username and password. Bambu: access_code.', '{"field":"api_key"}');
+    PERFORM odin.fail('validation_failed', 'api_key: give the credentials the printer asks for, or remove: true', 'OctoPrint and Moonraker: api_key. PrusaLink: api_key, or username and password. Bambu: access_code. Duet: password.', '{"field":"api_key"}');
   ELSIF sealed !~ '^sealed:v1:[A-Za-z0-9_-]{40,}$' THEN
     PERFORM odin.fail('validation_failed', 'sealed: this is not a credential sealed by a sidecar', NULL, '{"field":"sealed"}');
   END IF;
@@ -10750,6 +10817,8 @@ BEGIN
     INSERT INTO odin_private.printer_secrets AS s (printer_id, sealed, set_by) VALUES (set_printer_credentials.printer_id, set_printer_credentials.sealed, odin.actor())
     ON CONFLICT ON CONSTRAINT printer_secrets_pkey DO UPDATE SET sealed = excluded.sealed, set_by = excluded.set_by, set_at = clock_timestamp();
   END IF;
+  -- A certificate that was trusted because it was seen first is forgotten: whoever sets credentials anew vouches for what answers next.
+  UPDATE odin.printer_facts f SET facts = f.facts - 'certificate' WHERE f.printer_id = set_printer_credentials.printer_id AND f.facts ? 'certificate';
   PERFORM odin.would(jsonb_build_object('action', 'set_printer_credentials', 'printer_id', printer_id, 'had_credentials', had, 'remove', remove));
   PERFORM odin.suggest('test_printer', jsonb_build_object('printer_id', printer_id), 'see whether the printer takes them');
   RETURN jsonb_build_object('success', true, 'printer_id', printer_id, 'has_credentials', NOT remove, 'replaced', had);
@@ -10770,7 +10839,146 @@ COMMENT ON FUNCTION odin.test_printer(bigint) IS 'Tries to reach a printer and s
 GRANT EXECUTE ON FUNCTION odin.set_printer_credentials(bigint, text, text, text, text, text, boolean) TO odin_admin;
 GRANT EXECUTE ON FUNCTION odin.test_printer(bigint) TO odin_operator;
 $odin_file_77$::text)
-, ('api'::text, 'api/60_files.sql'::text, $odin_file_78$-- The file store at work: bytes come in chunks, are checked against their SHA-256, and become a file of one org.
+, ('api'::text, 'api/56_printer_extras.sql'::text, $odin_file_78$-- What some machines can do besides: light, fan, speed, leaving objects out. The same rules as for every direct command: preview unless confirmed,
+-- checked against what the printer last reported, and never a word about success before the printer has accepted it.
+
+CREATE OR REPLACE FUNCTION odin._needs_answer(now record) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF now.state IN ('offline', 'unknown') THEN
+    PERFORM odin.fail('printer_unreachable', format('%s is %s%s', now.name, now.state, coalesce(': ' || now.said, '')), NULL, jsonb_build_object('printer_id', now.id));
+  END IF;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin.set_light("on" boolean, printer_id bigint DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_variable
+DECLARE
+  now record;
+BEGIN
+  now := odin._printer_now(odin._one_printer(printer_id));
+  PERFORM odin._needs_answer(now);
+  RETURN odin._control(now, 'set_light', jsonb_build_object('on', "on"), CASE WHEN "on" THEN 'switch the light on' ELSE 'switch the light off' END, 'set_light') || jsonb_build_object('on', "on");
+END $f$;
+COMMENT ON FUNCTION odin.set_light(boolean, bigint) IS 'Switches the light in a printer''s chamber on or off. Bambu Lab printers have one that the network can reach. Previews unless confirm is true.';
+
+CREATE OR REPLACE FUNCTION odin.set_fan(percent numeric, printer_id bigint DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_variable
+DECLARE
+  now record;
+BEGIN
+  now := odin._printer_now(odin._one_printer(printer_id));
+  PERFORM odin._needs_answer(now);
+  RETURN odin._control(now, 'set_fan', jsonb_build_object('percent', percent), format('set the part fan to %s %%', trim_scale(percent)), 'set_fan') || jsonb_build_object('percent', percent);
+END $f$;
+COMMENT ON FUNCTION odin.set_fan(numeric, bigint) IS 'Sets the part cooling fan in percent, also while printing (the file may set it again). Previews unless confirm is true.';
+
+CREATE OR REPLACE FUNCTION odin.set_speed(percent numeric, printer_id bigint DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_variable
+DECLARE
+  now record;
+BEGIN
+  now := odin._printer_now(odin._one_printer(printer_id));
+  PERFORM odin._needs_answer(now);
+  RETURN odin._control(now, 'set_speed', jsonb_build_object('percent', percent), format('print at %s %% of the speed the file was sliced for', trim_scale(percent)), 'set_speed') || jsonb_build_object('percent', percent);
+END $f$;
+COMMENT ON FUNCTION odin.set_speed(numeric, bigint) IS 'Sets the print speed in percent of what the file was sliced for. Bambu Lab printers know 50, 100, 124 and 166: the nearest is taken. Previews unless confirm is true.';
+
+CREATE OR REPLACE FUNCTION odin.skip_objects(objects text[], printer_id bigint DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_variable
+DECLARE
+  now record;
+  clean text[] := ARRAY(SELECT DISTINCT btrim(o) FROM unnest(objects) o WHERE btrim(o) <> '' ORDER BY 1);
+BEGIN
+  IF cardinality(clean) = 0 OR EXISTS (SELECT 1 FROM unnest(clean) o WHERE o !~ '^[A-Za-z0-9_.-]{1,100}$') THEN
+    PERFORM odin.fail('validation_failed', 'objects: names or numbers as the sliced file has them: letters, digits, _ . -', NULL, '{"field":"objects"}');
+  END IF;
+  now := odin._printer_now(odin._one_printer(printer_id));
+  PERFORM odin._needs_answer(now);
+  IF now.state NOT IN ('printing', 'paused') THEN
+    PERFORM odin.fail('printer_not_ready', format('%s reports %s; there is no print to leave anything out of', now.name, now.state), NULL, jsonb_build_object('printer_id', now.id, 'state', now.state));
+  END IF;
+  RETURN odin._control(now, 'skip_objects', jsonb_build_object('objects', to_jsonb(clean)), format('leave out of the running print: %s; they cannot be taken back in', array_to_string(clean, ', ')), 'skip_objects') || jsonb_build_object('skipped', to_jsonb(clean));
+END $f$;
+COMMENT ON FUNCTION odin.skip_objects(text[], bigint) IS 'Leaves objects out of the running print, for good: one that came off the bed, say. Names as sliced with Klipper, numbers with OctoPrint, Duet and Bambu Lab. Previews unless confirm is true.';
+
+GRANT EXECUTE ON FUNCTION odin.set_light(boolean, bigint), odin.set_fan(numeric, bigint), odin.set_speed(numeric, bigint), odin.skip_objects(text[], bigint) TO odin_operator;
+$odin_file_78$::text)
+, ('api'::text, 'api/57_discovery.sql'::text, $odin_file_79$-- Finding printers in the network, and a picture from a printer's camera. A search proposes rows and adds none; a picture becomes a file of the store.
+
+CREATE OR REPLACE FUNCTION odin.discover_printers(seconds integer DEFAULT 6) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_variable
+DECLARE
+  org bigint := odin._new_in();
+  made bigint;
+BEGIN
+  PERFORM odin.would(jsonb_build_object('action', 'discover_printers', 'seconds', seconds));
+  SELECT c.id INTO made FROM odin.commands c WHERE c.org_id = org AND c.printer_id IS NULL AND c.state IN ('queued', 'claimed') AND c.deadline > clock_timestamp() LIMIT 1;
+  IF made IS NULL THEN
+    INSERT INTO odin.commands(org_id, printer_id, verb, arguments, deadline, requested_by, call_id)
+    VALUES (org, NULL, 'discover', jsonb_build_object('seconds', seconds), clock_timestamp() + interval '1 minute', odin.actor(), odin.current_call()) RETURNING id INTO made;
+    PERFORM pg_notify('odin_work', '');
+  END IF;
+  PERFORM odin.suggest('create_printer', '{}', 'add one that was found; then set_printer_credentials and test_printer');
+  RETURN jsonb_build_object('found', '[]'::jsonb, 'count', 0, 'detail', 'The search has begun.', 'command_id', made, 'command_state', 'queued');
+END $f$;
+COMMENT ON FUNCTION odin.discover_printers(integer) IS 'Searches the sidecar''s network for printers for some seconds: OctoPrint, Moonraker and PrusaLink by mDNS, Bambu Lab by their broadcast. Each one found says which arguments create_printer would take; nothing is added. known_printer_id: it is in the farm already.';
+
+-- What a search found, with what the farm has already.
+CREATE OR REPLACE FUNCTION odin._found(org bigint, said jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT jsonb_build_object('count', jsonb_array_length(said->'found'), 'problems', coalesce(said->'problems', '[]'), 'found', (SELECT coalesce(jsonb_agg(e || jsonb_build_object('known_printer_id',
+      (SELECT p.id FROM odin.printers p WHERE p.org_id = org AND ((e->>'serial' IS NOT NULL AND p.serial = e->>'serial')
+         OR (p.protocol = e->>'protocol' AND (p.serial IS NULL OR e->>'serial' IS NULL) AND split_part(regexp_replace(p.address, '^[a-z]+://', ''), ' ', 1) = e->>'address')) ORDER BY p.id LIMIT 1)) ORDER BY n), '[]') FROM jsonb_array_elements(said->'found') WITH ORDINALITY x(e, n)));
+$f$;
+
+CREATE OR REPLACE FUNCTION odin.printer_snapshot(printer_id bigint DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_variable
+DECLARE
+  now record;
+  url text;
+BEGIN
+  now := odin._printer_now(odin._one_printer(printer_id));
+  SELECT p.camera_url INTO url FROM odin.printers p WHERE p.id = now.id;
+  IF url IS NULL THEN
+    PERFORM odin.fail('not_supported', format('%s has no camera_url', now.name), 'Set camera_url with update_printer to an address that gives one picture, such as http://host/webcam/?action=snapshot.', jsonb_build_object('printer_id', now.id));
+  END IF;
+  RETURN odin._control(now, 'snapshot', jsonb_build_object('url', url), 'fetch a picture from its camera', 'printer_snapshot', '1 minute') || '{"picture": null}';
+END $f$;
+COMMENT ON FUNCTION odin.printer_snapshot(bigint) IS 'Fetches a picture from a printer''s camera (camera_url) through the sidecar and stores it as a file: picture has its sha256, which get_file takes.';
+
+-- The sidecar hands in what a command brought; still under its lease, and a picture only.
+CREATE OR REPLACE FUNCTION odin.worker_command_picture(command_id bigint, holder text, fence bigint, picture jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  c odin.commands;
+  data bytea := decode(picture->>'base64', 'base64');
+  blob bigint;
+  f odin.files;
+BEGIN
+  SELECT * INTO c FROM odin.commands x WHERE x.id = command_id AND x.holder = worker_command_picture.holder AND x.fence = worker_command_picture.fence AND x.verb = 'snapshot' AND x.state = 'claimed';
+  IF c.id IS NULL THEN RETURN '{"ok": false}'; END IF;
+  IF picture->>'ending' NOT IN ('jpg', 'png', 'webp') OR octet_length(data) > 8388608 THEN
+    PERFORM odin.fail('validation_failed', 'picture: a jpg, png or webp of at most 8 MiB');
+  END IF;
+  blob := odin._blob_begin(c.org_id, 'odin_worker', octet_length(data));
+  FOR n IN 0 .. (octet_length(data) - 1) / odin._chunk_bytes() LOOP
+    PERFORM odin._blob_append(blob, 'odin_worker', n, substring(data FROM n * odin._chunk_bytes() + 1 FOR odin._chunk_bytes()));
+  END LOOP;
+  f := (odin._blob_store(blob, 'odin_worker', encode(pg_catalog.sha256(data), 'hex'), format('camera/printer-%s-%s.%s', c.printer_id, to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDD-HH24MISS'), picture->>'ending'), 'download')).f;
+  RETURN jsonb_build_object('ok', true, 'file_id', f.id, 'sha256', f.sha256, 'name', f.name, 'bytes', f.bytes);
+END $f$;
+COMMENT ON FUNCTION odin.worker_command_picture(bigint, text, bigint, jsonb) IS 'Stores the picture that a snapshot command fetched: {"base64", "ending"}.';
+
+GRANT EXECUTE ON FUNCTION odin.discover_printers(integer), odin.printer_snapshot(bigint) TO odin_operator;
+GRANT EXECUTE ON FUNCTION odin.worker_command_picture(bigint, text, bigint, jsonb) TO odin_worker;
+$odin_file_79$::text)
+, ('api'::text, 'api/60_files.sql'::text, $odin_file_80$-- The file store at work: bytes come in chunks, are checked against their SHA-256, and become a file of one org.
 -- Nobody reaches bytes without a row-level check of the file row, or a sealed ticket that such a check gave out.
 
 CREATE OR REPLACE FUNCTION odin._chunk_bytes() RETURNS int
@@ -10970,8 +11178,8 @@ BEGIN
   RETURN n;
 END $f$;
 COMMENT ON FUNCTION odin._collect_files() IS 'Removes abandoned uploads and files that are past keep_until and unused; at most 20 of each per call.';
-$odin_file_78$::text)
-, ('api'::text, 'api/61_file_doors.sql'::text, $odin_file_79$-- The ways in and out of the file store for the sidecar: uploads and downloads of a key (gateway), bytes for tasks (worker).
+$odin_file_80$::text)
+, ('api'::text, 'api/61_file_doors.sql'::text, $odin_file_81$-- The ways in and out of the file store for the sidecar: uploads and downloads of a key (gateway), bytes for tasks (worker).
 -- Rights are those of the tools upload_file and get_file; bytes leave only for a sealed ticket.
 
 -- PUT /files: may this key put a file here? {"ok", "upload", "chunk_bytes", "max_bytes"}.
@@ -11154,8 +11362,8 @@ GRANT EXECUTE ON FUNCTION odin.gateway_upload_begin(text, jsonb, jsonb), odin.ga
   odin.gateway_file(text), odin.gateway_file_read(text, bigint, int) TO odin_gateway;
 GRANT EXECUTE ON FUNCTION odin.worker_file(text, bigint), odin.worker_read_file(text, bigint, int, bigint), odin.worker_upload_begin(text, bigint, jsonb),
   odin.worker_upload_chunk(bigint, text, int, bytea), odin.worker_finish(text, bigint, jsonb) TO odin_worker;
-$odin_file_79$::text)
-, ('api'::text, 'api/62_file_tools.sql'::text, $odin_file_80$-- Tools on files: put a small one in, list, look at one, drop one; and the file as a resource.
+$odin_file_81$::text)
+, ('api'::text, 'api/62_file_tools.sql'::text, $odin_file_82$-- Tools on files: put a small one in, list, look at one, drop one; and the file as a resource.
 -- A tool never touches a disk: names are names inside the store.
 
 CREATE OR REPLACE FUNCTION odin._file_view(f odin.files) RETURNS jsonb
@@ -11277,8 +11485,8 @@ COMMENT ON FUNCTION odin.resource_file(text) IS 'A file of the store up to 2 MiB
 
 GRANT EXECUTE ON FUNCTION odin.list_files(text, text, int, text), odin.get_file(text), odin.resource_file(text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.upload_file(text, text, text, text, text), odin.finish_upload(bigint, text, text), odin.delete_file(text) TO odin_operator;
-$odin_file_80$::text)
-, ('api'::text, 'api/63_profiles.sql'::text, $odin_file_81$-- What slicers there are and the org's own profiles for them. Names and ranges of settings are checked before anything is sliced.
+$odin_file_82$::text)
+, ('api'::text, 'api/63_profiles.sql'::text, $odin_file_83$-- What slicers there are and the org's own profiles for them. Names and ranges of settings are checked before anything is sliced.
 
 -- A worker says what it found. Another worker with less must not take away what this one has: rows age instead.
 CREATE OR REPLACE FUNCTION odin.worker_publish_slicers(about jsonb) RETURNS boolean
@@ -11337,14 +11545,14 @@ BEGIN
       WHEN jsonb_typeof(value) NOT IN ('number', 'string', 'boolean') AND rule->>'type' NOT LIKE '[%' THEN 'must be a number, a text, or true or false'
       WHEN rule->>'type' IN ('float', 'int') AND jsonb_typeof(value) <> 'number' THEN 'must be a number'
       WHEN rule->>'type' = 'bool' AND jsonb_typeof(value) <> 'boolean' THEN 'must be true or false'
-      WHEN rule->>'type' = 'int' AND (value#>>'{}')::numeric % 1 <> 0 THEN 'must be a whole number'
+      WHEN coalesce(rule->>'type', '') = 'int' AND (value#>>'{}')::numeric % 1 <> 0 THEN 'must be a whole number'
       WHEN jsonb_typeof(value) = 'number' AND (value#>>'{}')::numeric < (rule->>'minimum')::numeric THEN format('is at least %s', rule->>'minimum')
       WHEN jsonb_typeof(value) = 'number' AND (value#>>'{}')::numeric > (rule->>'maximum')::numeric THEN format('is at most %s', rule->>'maximum')
       WHEN rule ? 'enum' AND NOT rule->'enum' ? (value#>>'{}') THEN format('is one of %s', (SELECT string_agg(e, ', ') FROM jsonb_array_elements_text(rule->'enum') e))
       WHEN jsonb_typeof(value) = 'string' AND octet_length(value#>>'{}') > 20000 THEN 'is too long' END;
     IF wrong IS NOT NULL THEN
       PERFORM odin.fail('validation_failed', format('%s.%s: %s', field, name, wrong),
-        (SELECT format('Did you mean %s?', n) FROM odin._nearest(name, ARRAY(SELECT jsonb_object_keys(known))) n WHERE rule IS NULL), jsonb_build_object('field', field || '.' || name));
+        (SELECT format('Did you mean %s?', n) FROM odin._nearest(name, ARRAY(SELECT jsonb_object_keys(known))) n WHERE rule IS NULL AND n IS NOT NULL), jsonb_build_object('field', field || '.' || name));
     END IF;
   END LOOP;
 END $f$;
@@ -11399,7 +11607,7 @@ BEGIN
   SELECT * INTO p FROM odin.slicer_profiles x WHERE x.org_id = org AND x.slicer = wanted_slicer AND x.tier = wanted_tier AND lower(x.name) = lower(btrim(wanted)) AND x.is_current;
   IF NOT FOUND THEN
     PERFORM odin.fail('profile_not_found', format('%s: there is no %s profile %s for %s', field, wanted_tier, wanted, wanted_slicer),
-      (SELECT format('Did you mean %s?', n) FROM odin._nearest(wanted, ARRAY(SELECT x.name FROM odin.slicer_profiles x WHERE x.org_id = org AND x.slicer = wanted_slicer AND x.tier = wanted_tier AND x.is_current)) n), jsonb_build_object('field', field));
+      (SELECT format('Did you mean %s?', n) FROM odin._nearest(wanted, ARRAY(SELECT x.name FROM odin.slicer_profiles x WHERE x.org_id = org AND x.slicer = wanted_slicer AND x.tier = wanted_tier AND x.is_current)) n WHERE n IS NOT NULL), jsonb_build_object('field', field));
   END IF;
   RETURN p;
 END $f$;
@@ -11435,8 +11643,8 @@ COMMENT ON FUNCTION odin.orca_list_profiles(text, text) IS 'Lists OrcaSlicer''s 
 GRANT EXECUTE ON FUNCTION odin.worker_publish_slicers(jsonb) TO odin_worker;
 GRANT EXECUTE ON FUNCTION odin.list_slicer_profiles(text, text, boolean, int, text), odin.orca_list_profiles(text, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.save_slicer_profile(text, text, text, jsonb, text, text, numeric, text) TO odin_operator;
-$odin_file_81$::text)
-, ('api'::text, 'api/64_slicing.sql'::text, $odin_file_82$-- Tools that slice: they check everything that can be known, put the work on the list and return its handle.
+$odin_file_83$::text)
+, ('api'::text, 'api/64_slicing.sql'::text, $odin_file_84$-- Tools that slice: they check everything that can be known, put the work on the list and return its handle.
 -- The sidecar that carried the call waits for the end, or gives the client the task; nothing is sliced in here.
 
 -- Where a result goes: a name in the store, .gcode, never a path.
@@ -11643,8 +11851,8 @@ COMMENT ON FUNCTION odin.list_tasks(text, text, boolean, int, text) IS 'Lists ba
 GRANT EXECUTE ON FUNCTION odin.get_task(text), odin.list_tasks(text, text, boolean, int, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.cura_slice_model(text, text, float8, float8, boolean, text, float8, float8, text, text, text, jsonb, bigint),
   odin.prusa_slice_model(text, text, text, text, float8, float8, boolean, text, jsonb, bigint), odin.orca_slice_model(text, text, text, text, text, jsonb, bigint), odin.cancel_task(text) TO odin_operator;
-$odin_file_82$::text)
-, ('api'::text, 'api/65_models_from_files.sql'::text, $odin_file_83$-- From files to what jobs are made of: a look at a model before slicing, and a model with a revision from G-code.
+$odin_file_84$::text)
+, ('api'::text, 'api/65_models_from_files.sql'::text, $odin_file_85$-- From files to what jobs are made of: a look at a model before slicing, and a model with a revision from G-code.
 -- Grams and minutes come from the file; a figure nobody knows stays empty.
 
 CREATE OR REPLACE FUNCTION odin.inspect_model(file text, material text DEFAULT 'PLA', infill_percent float8 DEFAULT 20, layer_height_mm float8 DEFAULT 0.2, mm3_per_second float8 DEFAULT 8) RETURNS jsonb
@@ -11754,8 +11962,8 @@ $f$;
 
 GRANT EXECUTE ON FUNCTION odin.inspect_model(text, text, float8, float8, float8) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_model_from_file(text, text, bigint, int, text, bigint, text) TO odin_operator;
-$odin_file_83$::text)
-, ('api'::text, 'api/66_sources.sql'::text, $odin_file_84$-- Model sites and files from the web. A tool only says what it wants to know; a worker asks, through the egress rules of its sidecar.
+$odin_file_85$::text)
+, ('api'::text, 'api/66_sources.sql'::text, $odin_file_86$-- Model sites and files from the web. A tool only says what it wants to know; a worker asks, through the egress rules of its sidecar.
 -- A token goes in sealed and never comes out; what a site says about a design (licence, author, source) is kept with its files.
 
 CREATE OR REPLACE FUNCTION odin.set_source_token(source text, token text DEFAULT NULL, sealed text DEFAULT NULL, remove boolean DEFAULT false) RETURNS jsonb
@@ -11877,8 +12085,26 @@ GRANT EXECUTE ON FUNCTION odin.thingiverse_search_models(text, int, int), odin.t
 GRANT EXECUTE ON FUNCTION odin.thingiverse_download_model(bigint, bigint, boolean, text), odin.fetch_file(text, text, text, text, text) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.set_source_token(text, text, text, boolean) TO odin_admin;
 GRANT EXECUTE ON FUNCTION odin.worker_source_secret(text, bigint, text) TO odin_worker;
-$odin_file_84$::text)
-, ('api'::text, 'api/80_bi.sql'::text, $odin_file_85$-- Facts and dimensions for dashboards. security_invoker: a reader sees the orgs he belongs to. A column once published keeps its name and meaning.
+$odin_file_86$::text)
+, ('api'::text, 'api/67_readiness.sql'::text, $odin_file_87$-- What `odin-farm check` asks: how the farm stands, over all orgs, in counts and names. Never a secret, never an address.
+
+CREATE OR REPLACE FUNCTION odin.worker_readiness() RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT jsonb_build_object(
+    'postgresql', current_setting('server_version'), 'version', odin._code_version(), 'schema_version', (SELECT i.schema_version FROM odin.instance i),
+    'sidecars', (SELECT count(*) FROM odin.sidecars s WHERE s.until > now()),
+    'printers', (SELECT jsonb_build_object('total', count(*), 'unreached', count(*) FILTER (WHERE s.state IN ('unknown', 'offline')),
+        'names', (array_agg(p.name ORDER BY p.id) FILTER (WHERE s.state IN ('unknown', 'offline')))[1:10]) FROM odin.printers p JOIN odin.printer_state s ON s.printer_id = p.id WHERE p.is_active),
+    'tasks', (SELECT jsonb_build_object('queued', count(*) FILTER (WHERE t.state = 'queued'), 'working', count(*) FILTER (WHERE t.state = 'working'),
+        'longest_wait_s', coalesce(extract(epoch FROM clock_timestamp() - min(t.not_before) FILTER (WHERE t.state = 'queued'))::bigint, 0)) FROM odin.tasks t WHERE t.state IN ('queued', 'working')),
+    'slicers', (SELECT coalesce(jsonb_agg(jsonb_build_object('slicer', s.slicer, 'version', s.version) ORDER BY s.slicer), '[]') FROM odin.slicers s WHERE s.seen_at > now() - interval '1 hour'),
+    'source_tokens', (SELECT count(*) FROM odin_private.source_secrets));
+$f$;
+COMMENT ON FUNCTION odin.worker_readiness() IS 'How the farm stands, for odin-farm check: versions, sidecars, printers that are not reached, waiting tasks, announced slicers, model sites with a token.';
+
+GRANT EXECUTE ON FUNCTION odin.worker_readiness() TO odin_worker;
+$odin_file_87$::text)
+, ('api'::text, 'api/80_bi.sql'::text, $odin_file_88$-- Facts and dimensions for dashboards. security_invoker: a reader sees the orgs he belongs to. A column once published keeps its name and meaning.
 
 CREATE OR REPLACE VIEW odin_bi.dim_printers WITH (security_invoker = true) AS
 SELECT p.id AS printer_id, p.org_id, p.name AS printer, p.model AS printer_model, p.protocol, p.group_name, p.location, p.machine_type, p.is_active, p.price, p.life_hours, p.created_at::date AS in_service_since,
@@ -11912,8 +12138,9 @@ SELECT r.id AS run_id, r.org_id, r.job_id, r.order_line_id, r.customer_id, r.pri
 COMMENT ON VIEW odin_bi.fact_runs IS 'One row per finished run: outcome completed, failed or cancelled; hours, pieces, grams, cost.';
 
 CREATE OR REPLACE VIEW odin_bi.fact_run_costs WITH (security_invoker = true) AS
-SELECT c.run_id, c.org_id, r.printer_id, r.model_id, r.customer_id, r.order_line_id, (r.finished_at AT TIME ZONE 'UTC')::date AS finished_on, c.material, c.machine, c.energy, c.labor, c.total, c.scrap_share, c.currency, k.version AS rate_card_version
-  FROM odin.run_costs c JOIN odin.runs r ON r.id = c.run_id JOIN odin.rate_cards k ON k.id = c.rate_card_id;
+SELECT c.run_id, c.org_id, r.printer_id, r.model_id, r.customer_id, r.order_line_id, (c.finished_at AT TIME ZONE 'UTC')::date AS finished_on, c.material, c.machine, c.energy, c.labor, c.total, c.scrap_share, c.currency, k.version AS rate_card_version
+  -- Left joins, so that a report that needs neither run nor card reads neither.
+  FROM odin.run_costs c LEFT JOIN odin.runs r ON r.id = c.run_id LEFT JOIN odin.rate_cards k ON k.id = c.rate_card_id;
 COMMENT ON VIEW odin_bi.fact_run_costs IS 'Cost of each finished run by kind; scrap_share is the part that went into scrap.';
 
 CREATE OR REPLACE VIEW odin_bi.fact_jobs WITH (security_invoker = true) AS
@@ -11956,14 +12183,14 @@ GRANT USAGE ON SCHEMA odin_bi TO odin_bi, odin_viewer;
 GRANT SELECT ON ALL TABLES IN SCHEMA odin_bi TO odin_bi, odin_viewer;
 GRANT SELECT ON odin.customers, odin.orders, odin.order_lines, odin.order_parts, odin.jobs, odin.runs, odin.run_costs, odin.rate_cards, odin.printers, odin.printer_totals, odin.filaments, odin.spools, odin.spool_balances, odin.spool_moves, odin.models,
   odin.model_revisions, odin.products, odin.maintenance_log, odin.invoices TO odin_bi;
-$odin_file_85$::text)
-, ('api'::text, 'api/90_core_tools.sql'::text, $odin_file_86$-- The two tools every caller has: find a tool, call a tool.
+$odin_file_88$::text)
+, ('api'::text, 'api/90_core_tools.sql'::text, $odin_file_89$-- The two tools every caller has: find a tool, call a tool.
 SELECT odin.register_tool('odin.search_tools', title => 'Find tools', area => 'registry', toolset => 'core,lean', result_key => 'tools', default_fields => '{name,description,scope,input_schema}',
   arguments => '{"query": {"maxLength": 200, "description": "What you want to do, in a few words."}, "limit": {"minimum": 1, "maximum": 500}}');
 SELECT odin.register_tool('odin.call_tool', title => 'Call a tool by name', area => 'registry', toolset => 'core,lean', hints => '{"read_only": false, "destructive": true, "idempotent": false}',
   arguments => '{"name": {"maxLength": 100, "description": "The tool''s name, as search_tools gives it."}, "arguments": {"description": "The tool''s own arguments."}}', raw => true);
-$odin_file_86$::text)
-, ('api'::text, 'api/91_farm_tools.sql'::text, $odin_file_87$-- The farm's daily tools in the registry: what callers send, what they get, what comes next.
+$odin_file_89$::text)
+, ('api'::text, 'api/91_farm_tools.sql'::text, $odin_file_90$-- The farm's daily tools in the registry: what callers send, what they get, what comes next.
 INSERT INTO odin.toolsets(name, description, listed) VALUES
   ('reference', 'Calculators and market data; need no farm.', false),
   ('jobs', 'More verbs on jobs: approve, change, hold, reorder, repeat, batch.', false),
@@ -12047,8 +12274,8 @@ PERFORM odin.register_tool('odin.plan_queue', scope => 'write', area => 'jobs', 
   arguments => '{"horizon_hours":{"minimum":1,"maximum":2000,"description":"How far ahead to schedule."},"max_jobs":{"minimum":1,"maximum":20000},"replan":{"description":"false: keep what is scheduled already."},"include_offline":{"description":"true: count printers that are offline now."},"show":{"minimum":0,"maximum":1000,"description":"Rows of the plan to show."}}');
 PERFORM odin.register_tool('odin.material_forecast', toolset => 'stock', scope => 'read', area => 'analytics', title => 'Filament for the queue', result_key => 'materials', arguments => '{"days_ahead":{"minimum":0,"maximum":3650,"description":"Only jobs that should start within so many days."}}');
 END $reg$;
-$odin_file_87$::text)
-, ('api'::text, 'api/92_resources.sql'::text, $odin_file_88$-- Registers the farm's resources and prompts. Nothing is decided here.
+$odin_file_90$::text)
+, ('api'::text, 'api/92_resources.sql'::text, $odin_file_91$-- Registers the farm's resources and prompts. Nothing is decided here.
 SELECT odin.register_resource('odin://printers/{id}', 'odin.resource_printer', 'printer', 'Printer', area => 'printers', arguments => '{"id": {"x-complete": "odin.complete_printer"}}');
 SELECT odin.register_resource('odin://jobs/{id}', 'odin.resource_job', 'job', 'Job', area => 'jobs', arguments => '{"id": {"x-complete": "odin.complete_waiting_job"}}');
 SELECT odin.register_resource('odin://orders/{id}', 'odin.resource_order', 'order', 'Order', area => 'orders', arguments => '{"id": {"x-complete": "odin.complete_order"}}');
@@ -12060,8 +12287,8 @@ SELECT odin.register_prompt('odin.prompt_why_waiting', 'why_is_my_job_waiting', 
 SELECT odin.register_prompt('odin.prompt_plan_week', 'plan_the_week', 'Plan the week', arguments => '{"notes": {"description": "Anything the plan has to respect."}}');
 SELECT odin.register_prompt('odin.prompt_clear_beds', 'clear_the_beds', 'Clear the beds');
 SELECT odin.register_prompt('odin.prompt_quote_part', 'quote_a_part', 'Quote a part', arguments => '{"part": {"description": "Name of the model or part."}, "quantity": {"description": "How many pieces."}}');
-$odin_file_88$::text)
-, ('api'::text, 'api/93_more_farm_tools.sql'::text, $odin_file_89$-- The farm's further tools in the registry: job edits, orders, stock, catalog, fleet, money, calculators. Found by search_tools or by toolset.
+$odin_file_91$::text)
+, ('api'::text, 'api/93_more_farm_tools.sql'::text, $odin_file_92$-- The farm's further tools in the registry: job edits, orders, stock, catalog, fleet, money, calculators. Found by search_tools or by toolset.
 DO $reg$
 DECLARE
   page constant jsonb := '{"limit":{"minimum":1,"maximum":500,"description":"Rows per page."},"cursor":{"maxLength":2000,"description":"next_cursor of the page before."}}';
@@ -12160,8 +12387,8 @@ PERFORM odin.register_tool('odin.recommend_printer_for_farm', toolset => 'refere
 PERFORM odin.register_tool('odin.estimate_farm_capacity', toolset => 'reference', scope => 'read', area => 'reference', title => 'Farm Capacity Estimator', aliases => '{reference.estimate_farm_capacity,reference_estimate_farm_capacity}',
   arguments => '{"printers":{"type":"array","minItems":1,"maxItems":100,"items":{"type":"object","properties":{"model":{"type":"string","minLength":1,"maxLength":256},"count":{"type":"integer","minimum":1,"maximum":1000},"hours_per_day":{"type":"number","minimum":0.1,"maximum":24}},"required":["model","count","hours_per_day"],"additionalProperties":false}},"avg_print_time_hours":{"minimum":0.01,"maximum":720},"changeover_minutes":{"minimum":0,"maximum":1440},"live":{"description":"true: fleet and times from this farm."}}');
 END $reg$;
-$odin_file_89$::text)
-, ('api'::text, 'api/93_printer_tools.sql'::text, $odin_file_90$-- Direct control of printers in the registry: the farm's names and PrintMCP's, with its ranges, hints and the rule "preview unless confirm: true".
+$odin_file_92$::text)
+, ('api'::text, 'api/93_printer_tools.sql'::text, $odin_file_93$-- Direct control of printers in the registry: the farm's names and PrintMCP's, with its ranges, hints and the rule "preview unless confirm: true".
 DO $reg$
 DECLARE
   which constant jsonb := '{"printer_id":{"minimum":1,"description":"Which printer; may be left out when there is only one."}}';
@@ -12180,6 +12407,12 @@ BEGIN
     ('set_temperature',          'write', 'Set a temperature',         '{"destructive":true,"idempotent":true,"open_world":true}',     'confirm', which || heat),
     ('home_printer',             'write', 'Home axes',                 '{"destructive":false,"idempotent":false,"open_world":true}',   'confirm', which || axes),
     ('move_printer',             'write', 'Move the head',             '{"destructive":false,"idempotent":false,"open_world":true}',   'confirm', which || jog),
+    ('set_light',                'write', 'Switch the light',          '{"destructive":false,"idempotent":true,"open_world":true}',    'confirm', which),
+    ('set_fan',                  'write', 'Set the part fan',          '{"destructive":false,"idempotent":true,"open_world":true}',    'confirm', which || '{"percent":{"minimum":0,"maximum":100}}'),
+    ('set_speed',                'write', 'Set the print speed',       '{"destructive":false,"idempotent":true,"open_world":true}',    'confirm', which || '{"percent":{"minimum":10,"maximum":200}}'),
+    ('skip_objects',             'write', 'Leave objects out',         '{"destructive":true,"idempotent":true,"open_world":true}',     'confirm', which || '{"objects":{"minItems":1,"maxItems":64,"items":{"type":"string","maxLength":100}}}'),
+    ('printer_snapshot',         'write', 'Take a picture',            '{"destructive":false,"idempotent":false,"open_world":true}',   'none',    which),
+    ('discover_printers',        'write', 'Search for printers',       '{"destructive":false,"idempotent":true,"open_world":true}',    'none',    '{"seconds":{"minimum":2,"maximum":15}}'),
     ('connect_printer',          'write', 'Connect a printer',         '{"destructive":false,"idempotent":true,"open_world":true}',    'confirm', which || serial),
     ('printer_gcode',            'admin', 'Send G-code',               '{"destructive":true,"idempotent":false,"open_world":true}',    'confirm', which || '{"lines":{"minItems":1,"maxItems":100,"items":{"type":"string","maxLength":200}}}'),
     ('test_printer',             'write', 'Test a printer',            '{"destructive":false,"idempotent":true,"open_world":true}',    'none',    which),
@@ -12198,8 +12431,8 @@ BEGIN
     PERFORM odin.register_tool('odin.' || t.name, scope => t.scope, area => 'printers', toolset => CASE t.name WHEN 'get_command' THEN 'farm,printers' ELSE 'printers' END, title => t.title, hints => t.hints::jsonb, confirm => t.confirm, arguments => t.arguments);
   END LOOP;
 END $reg$;
-$odin_file_90$::text)
-, ('api'::text, 'api/94_model_tools.sql'::text, $odin_file_91$-- Registers the tools for files, model sites and slicing. Nothing is decided here.
+$odin_file_93$::text)
+, ('api'::text, 'api/94_model_tools.sql'::text, $odin_file_94$-- Registers the tools for files, model sites and slicing. Nothing is decided here.
 DO $reg$
 DECLARE
   page constant jsonb := '{"limit":{"minimum":1,"maximum":200,"description":"Rows per page."},"cursor":{"description":"next_cursor of the page before."}}';
@@ -12269,8 +12502,16 @@ PERFORM odin.register_tool('odin.fetch_file', scope => 'write', area => 'models'
   arguments => '{"url":{"minLength":8,"maxLength":2000},"name":{"maxLength":400,"aliases":["path","filename"]},"license":{"maxLength":200,"description":"Licence of the design, as CC BY 4.0."},"author":{"maxLength":200},"source_url":{"maxLength":2000}}');
 PERFORM odin.register_resource('odin://files/{sha256}', 'odin.resource_file', 'file', 'File', area => 'models', mime_type => 'application/octet-stream');
 END $reg$;
-$odin_file_91$::text)
-, ('api'::text, 'api/95_demo.sql'::text, $odin_file_92$-- A farm to look at: 12 printers, 40 spools, 6 customers, 30 orders, a month of work done by the farm's own functions. The same every time: nothing is
+$odin_file_94$::text)
+, ('api'::text, 'api/94_remote_tools.sql'::text, $odin_file_95$-- The tools about remote MCP servers. Adding one is for people in SQL.
+DO $reg$
+BEGIN
+PERFORM odin.register_tool('odin.list_remote_servers', area => 'registry', toolset => 'remote', title => 'List remote servers', result_key => 'servers');
+PERFORM odin.register_tool('odin.set_remote_secret', scope => 'admin', area => 'registry', toolset => 'remote', title => 'Set a remote server''s secret', hints => '{"destructive":false,"idempotent":true}',
+  arguments => '{"url":{"maxLength":2000,"description":"The server''s address, as list_remote_servers shows it."},"header":{"maxLength":100,"description":"Name of the header; Authorization when left out."},"value":{"maxLength":4000,"secret":true,"description":"Its value, mostly \"Bearer ...\"."},"sealed":{"maxLength":20000,"secret":true,"description":"For sidecars."},"remove":{"description":"true: forget it."}}');
+END $reg$;
+$odin_file_95$::text)
+, ('api'::text, 'api/95_demo.sql'::text, $odin_file_96$-- A farm to look at: 12 printers, 40 spools, 6 customers, 30 orders, a month of work done by the farm's own functions. The same every time: nothing is
 -- left to chance, and all times count back from the full hour.
 -- Only for an org that has no printers yet; for people in the database.
 CREATE OR REPLACE FUNCTION odin.demo_farm(org bigint DEFAULT NULL) RETURNS jsonb
@@ -12440,8 +12681,8 @@ BEGIN
   INSERT INTO odin.quotas(org_id, metric, period, limit_value) VALUES (f, 'grams', 'daily', 20000);
 END $f$;
 GRANT EXECUTE ON FUNCTION odin.demo_farm(bigint) TO odin_admin;
-$odin_file_92$::text)
-, ('api'::text, 'api/99_finish.sql'::text, $odin_file_93$-- The last step of an install or update: guards, policies, grants, seeds; and the farm's clock.
+$odin_file_96$::text)
+, ('api'::text, 'api/99_finish.sql'::text, $odin_file_97$-- The last step of an install or update: guards, policies, grants, seeds; and the farm's clock.
 -- Runs again at every update, so everything here is idempotent.
 
 -- The clock. The sidecar calls it every few seconds; one at a time, and harmless at any rate.
@@ -12525,7 +12766,7 @@ BEGIN
   END LOOP;
 END $f$;
 COMMENT ON FUNCTION odin.demo_org() IS 'Makes the org Demo Farm with a viewer, an operator and an administrator, and mints a key for each (returned once). For superusers.';
-$odin_file_93$::text)
+$odin_file_97$::text)
 $odin_source$;
 REVOKE ALL ON FUNCTION odin.source() FROM PUBLIC;
 CREATE FUNCTION odin._source_version() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'SELECT ''0.1.0''::text';
