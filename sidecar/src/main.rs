@@ -8,6 +8,7 @@ mod db;
 mod door;
 mod files;
 mod gateway;
+mod keys;
 mod limits;
 mod mcp;
 mod origin;
@@ -37,6 +38,8 @@ enum Command {
     Worker(Box<config::Worker>),
     /// Speak MCP on stdin and stdout, for clients that start their servers
     Stdio(Box<config::Stdio>),
+    /// Make, list, rotate and end keys, with your own database login
+    Key(Box<config::Keys>),
 }
 
 /// 128 random bits in hex: ids that nobody can guess.
@@ -51,6 +54,7 @@ fn main() -> std::process::ExitCode {
         Command::Worker(config) => telemetry::init(&config.common, "info"),
         // The client shows our stderr to its user.
         Command::Stdio(config) => telemetry::init(&config.common, "warn"),
+        Command::Key(_) => {}
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -69,6 +73,7 @@ fn main() -> std::process::ExitCode {
             Command::Serve(config) => server::run(*config).await,
             Command::Worker(config) => work::run(*config).await,
             Command::Stdio(config) => mcp::stdio::run(*config).await,
+            Command::Key(config) => keys::run(*config).await,
         }
     });
     // Reading stdin blocks a thread of the runtime: do not wait for it.
