@@ -19,6 +19,7 @@ mod server;
 mod sign_in;
 mod slicers;
 mod telemetry;
+mod traces;
 mod work;
 
 use clap::{Parser, Subcommand};
@@ -49,13 +50,6 @@ pub fn random_id() -> String {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    match &cli.command {
-        Command::Serve(config) => telemetry::init(&config.common, "info"),
-        Command::Worker(config) => telemetry::init(&config.common, "info"),
-        // The client shows our stderr to its user.
-        Command::Stdio(config) => telemetry::init(&config.common, "warn"),
-        Command::Key(_) => {}
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // A call's whole state machine lives on one stack while it is polled; unoptimised, that is more than the 2 MB default.
@@ -69,6 +63,13 @@ fn main() -> std::process::ExitCode {
         }
     };
     let result = runtime.block_on(async {
+        match &cli.command {
+            Command::Serve(config) => telemetry::init(&config.common, "info")?,
+            Command::Worker(config) => telemetry::init(&config.common, "info")?,
+            // The client shows our stderr to its user.
+            Command::Stdio(config) => telemetry::init(&config.common, "warn")?,
+            Command::Key(_) => {}
+        }
         match cli.command {
             Command::Serve(config) => server::run(*config).await,
             Command::Worker(config) => work::run(*config).await,
@@ -76,6 +77,7 @@ fn main() -> std::process::ExitCode {
             Command::Key(config) => keys::run(*config).await,
         }
     });
+    traces::flush();
     // Reading stdin blocks a thread of the runtime: do not wait for it.
     runtime.shutdown_background();
     match result {

@@ -5,6 +5,8 @@ use std::time::Instant;
 use axum::response::Response;
 use http::{header, HeaderMap, HeaderValue};
 use serde_json::{json, Map, Value};
+use tracing::field::Empty;
+use tracing::Instrument;
 
 use super::answer::{self, error, invalid, REPLAYED};
 use super::body::holds_nul;
@@ -13,6 +15,8 @@ use super::Asked;
 use crate::db::Live;
 use crate::door::{text, truthy};
 use crate::gateway::{CallOptions, Outcome};
+use crate::mcp::trace_id;
+use crate::traces;
 
 /// Rows asked for at once when a list is wanted whole, and where even that ends.
 const PAGE: u64 = 250;
@@ -33,6 +37,9 @@ fn options(headers: &HeaderMap) -> Result<CallOptions, Value> {
         idempotency_key: ascii(headers, "idempotency-key", "Idempotency-Key")?,
         // A program cannot be asked; it may say that it will come back for the answer.
         can: json!({"elicit": false, "tasks": wants_task(headers)}),
+        trace_id: text(headers, "traceparent")
+            .and_then(trace_id)
+            .map(str::to_owned),
         ..CallOptions::default()
     };
     if options
@@ -326,9 +333,26 @@ async fn call(
     let _counted = asked.door.counted(caller, tool)?;
     let started = Instant::now();
     let arguments = Value::Object(arguments);
+    let span = tracing::info_span!(
+        "rest",
+        otel.name = format!("{} {tool}", asked.method),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = asked.method,
+        url.path = asked.path,
+        gen_ai.tool.name = tool,
+        gen_ai.operation.name = "execute_tool",
+        client.address = caller.ip.map(tracing::field::display),
+        error.r#type = Empty,
+        odin.request_id = %caller.request_id,
+        odin.role = %caller.principal.role,
+    );
+    let parent = text(asked.headers, "traceparent");
+    traces::continue_trace(&span, parent, text(asked.headers, "tracestate"));
     let outcome = app
         .gateway
         .call(caller, tool, &arguments, options, Live::default())
+        .instrument(span.clone())
         .await;
     let result = match outcome {
         Outcome::Complete {
@@ -372,6 +396,10 @@ async fn call(
         .as_ref()
         .err()
         .map(|e| e["code"].as_str().unwrap_or("internal_error").to_owned());
+    if let Some(code) = &code {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", code);
+    }
     let took = started.elapsed();
     app.metrics.operation(
         "rest",
@@ -381,6 +409,7 @@ async fn call(
         took,
     );
     tracing::info!(
+        trace_id = text(asked.headers, "traceparent").and_then(trace_id),
         http.request.method = asked.method,
         url.path = asked.path,
         gen_ai.tool.name = tool,
