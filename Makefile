@@ -1,8 +1,11 @@
 # Thin: every target is a script. PG_CONFIG=... picks a PostgreSQL, ODIN_DIR=... moves the private farm.
-.PHONY: up down reset build install check test docs bench
+.PHONY: up demo down reset build install check test docs bench
 
 up:
 	@scripts/up
+# The same farm filled with a month of a small shop's life
+demo:
+	@scripts/demo
 down:
 	@scripts/down
 reset:

@@ -6,6 +6,10 @@ CREATE FUNCTION odin._arguments_prepare(tool bigint, version bigint, sent jsonb)
   RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_prepare_wrapper';
 CREATE FUNCTION odin._arguments_load(tool bigint, version bigint, spec jsonb)
   RETURNS text LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_load_wrapper';
+CREATE FUNCTION odin._function_known(tool bigint, version bigint)
+  RETURNS oid LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'function_known_wrapper';
+CREATE FUNCTION odin._function_learn(tool bigint, version bigint, function oid)
+  RETURNS oid LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'function_learn_wrapper';
 CREATE FUNCTION odin._schema_problem(schema jsonb)
   RETURNS text LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'schema_problem_wrapper';
 CREATE FUNCTION odin._canonical(value jsonb)
@@ -20,6 +24,8 @@ CREATE FUNCTION odin._random_hex(bytes int)
   RETURNS text LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'random_hex_wrapper';
 CREATE FUNCTION odin._hmac(secret bytea, message bytea)
   RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'hmac_wrapper';
+CREATE FUNCTION odin._key_hash(credential text)
+  RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'key_hash_wrapper';
 CREATE FUNCTION odin._token_issuer(token text)
   RETURNS text LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'token_issuer_wrapper';
 CREATE FUNCTION odin._token_claims(token text, keys jsonb, issuer text, audiences text[], algorithms text[])

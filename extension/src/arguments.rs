@@ -2,7 +2,7 @@
 
 use odin_core::{canonical, nearest, Spec};
 use pgrx::prelude::*;
-use pgrx::JsonB;
+use pgrx::{pg_sys, JsonB};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -11,6 +11,30 @@ const KEPT_SPECS: usize = 2000;
 
 thread_local! {
     static SPECS: RefCell<HashMap<(i64, i64), Spec>> = RefCell::new(HashMap::new());
+    static FUNCTIONS: RefCell<HashMap<(i64, i64), pg_sys::Oid>> = RefCell::new(HashMap::new());
+}
+
+/// The function behind a version of a tool, if this backend has looked it up before. One dropped since is
+/// still told: whoever asks what it may do finds that it is gone.
+#[pg_extern]
+fn function_known(tool: i64, version: i64) -> Option<pg_sys::Oid> {
+    FUNCTIONS.with(|known| known.borrow().get(&(tool, version)).copied())
+}
+
+/// Remember the function behind a version of a tool; the answer is the same function.
+#[pg_extern]
+fn function_learn(tool: i64, version: i64, function: pg_sys::Oid) -> pg_sys::Oid {
+    FUNCTIONS.with(|known| keep(&mut known.borrow_mut(), (tool, version), function));
+    function
+}
+
+/// One version a tool, and not without end.
+fn keep<T>(map: &mut HashMap<(i64, i64), T>, key: (i64, i64), value: T) {
+    map.retain(|(tool, version), _| *tool != key.0 || *version == key.1);
+    if map.len() >= KEPT_SPECS {
+        map.clear();
+    }
+    map.insert(key, value);
 }
 
 /// NULL = this backend does not know that version of the tool yet: call `arguments_load`.
@@ -29,14 +53,7 @@ fn arguments_prepare(tool: i64, version: i64, sent: JsonB) -> Option<JsonB> {
 fn arguments_load(tool: i64, version: i64, spec: JsonB) -> Option<String> {
     match Spec::compile(&spec.0) {
         Ok(compiled) => {
-            SPECS.with(|specs| {
-                let mut specs = specs.borrow_mut();
-                specs.retain(|(t, v), _| *t != tool || *v == version);
-                if specs.len() >= KEPT_SPECS {
-                    specs.clear();
-                }
-                specs.insert((tool, version), compiled);
-            });
+            SPECS.with(|specs| keep(&mut specs.borrow_mut(), (tool, version), compiled));
             None
         }
         Err(e) => Some(e.to_string()),

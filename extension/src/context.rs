@@ -76,13 +76,12 @@ fn edit(change: impl FnOnce(&mut Call)) {
     });
 }
 
-/// What the finished call said beside its result; taken once.
+/// What the finished call said beside its result, taken once; NULL when it said nothing, as most do.
 #[pg_extern]
-fn call_hints() -> JsonB {
-    let call = LEFT
-        .with(|slot| slot.borrow_mut().take())
-        .unwrap_or_default();
-    JsonB(json!({"would": call.would, "next": call.next, "notes": call.notes}))
+fn call_hints() -> Option<JsonB> {
+    let call = LEFT.with(|slot| slot.borrow_mut().take())?;
+    (!call.would.is_empty() || !call.next.is_empty() || !call.notes.is_empty())
+        .then(|| JsonB(json!({"would": call.would, "next": call.next, "notes": call.notes})))
 }
 
 #[pg_extern(stable)]

@@ -27,6 +27,12 @@ fn hmac(secret: &[u8], message: &[u8]) -> Vec<u8> {
     odin_core::hmac_sha256(secret, message)
 }
 
+/// The key table's hash of a credential, NULL when it cannot be one; in Rust because every call needs it.
+#[pg_extern(immutable, parallel_safe)]
+fn key_hash(credential: &str) -> Option<Vec<u8>> {
+    odin_core::key_hash(credential)
+}
+
 /// The issuer that a token names. Unverified.
 #[pg_extern(immutable, parallel_safe)]
 fn token_issuer(token: &str) -> Option<String> {

@@ -34,16 +34,22 @@ pub struct App {
 
 impl App {
     pub fn new(db: Db, common: &Common, stop: CancellationToken) -> Arc<App> {
-        let gateway = Arc::new(Gateway::new(
-            db.clone(),
-            common.call_timeout(),
-            common.command_wait(),
-            common.task_wait(),
-            common.keyring().unwrap_or_else(|e| {
-                tracing::error!(error = %e, "no credentials can be kept");
+        let gateway = Arc::new(
+            Gateway::new(
+                db.clone(),
+                common.call_timeout(),
+                common.command_wait(),
+                common.task_wait(),
+                common.keyring().unwrap_or_else(|e| {
+                    tracing::error!(error = %e, "no credentials can be kept");
+                    None
+                }),
+            )
+            .with_embedder(common.embedder().unwrap_or_else(|e| {
+                tracing::error!(error = %e, "questions go without vectors");
                 None
-            }),
-        ));
+            })),
+        );
         let listener = db.listen(stop.child_token());
         let app = Arc::new(App {
             auth: Authenticator::new(gateway.clone()),

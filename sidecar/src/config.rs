@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
+use crate::egress::EgressOptions;
+use crate::embed::{EmbedOptions, Embedder};
 use crate::printers::secrets::Keyring;
 
 /// A PostgreSQL URL. Its `Debug` hides everything but the host, so no log line can carry the password.
@@ -77,6 +80,10 @@ pub struct Common {
     /// File holding the secret key; otherwise ODIN_SECRET_KEY
     #[arg(long, env = "ODIN_SECRET_KEY_FILE")]
     pub secret_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub egress: EgressOptions,
+    #[command(flatten)]
+    pub embed: EmbedOptions,
     #[arg(long, env = "ODIN_LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: LogFormat,
     /// Filter of the log, as in RUST_LOG (default: info, for stdio: warn)
@@ -96,6 +103,10 @@ impl Common {
     }
     pub fn command_wait(&self) -> Duration {
         Duration::from_secs(self.command_wait)
+    }
+    /// What makes vectors; `None` without an endpoint.
+    pub fn embedder(&self) -> Result<Option<Arc<Embedder>>, String> {
+        Embedder::new(&self.embed, &self.egress)
     }
     pub fn task_wait(&self) -> Duration {
         Duration::from_secs(self.task_wait)
@@ -170,6 +181,13 @@ pub struct WorkOptions {
     /// Models sliced at once by this sidecar; 0 = it slices nothing
     #[arg(long, env = "ODIN_SLICE_WORKERS", default_value_t = 1)]
     pub slice_workers: usize,
+    /// Where Thingiverse's interface is
+    #[arg(
+        long,
+        env = "ODIN_THINGIVERSE_URL",
+        default_value = "https://api.thingiverse.com"
+    )]
+    pub thingiverse_url: url::Url,
     #[command(flatten)]
     pub slicers: SlicerOptions,
 }

@@ -9,6 +9,7 @@ use tracing::Instrument;
 
 use crate::auth::{Credential, Principal};
 use crate::db::{Db, DbError, Live};
+use crate::embed::{self, Embedder};
 use crate::printers::confirm;
 use crate::printers::secrets::{self, Keyring};
 use crate::traces;
@@ -111,6 +112,7 @@ pub struct Gateway {
     /// How long a caller waits for a task that cannot poll it.
     task_wait: Duration,
     keyring: Option<Keyring>,
+    embedder: Option<Arc<Embedder>>,
 }
 
 // `set_config(..., true)` lasts for this statement's transaction: the trace is visible in pg_stat_activity while the call runs.
@@ -146,7 +148,14 @@ impl Gateway {
             command_wait,
             task_wait,
             keyring,
+            embedder: None,
         }
+    }
+
+    /// Questions of calls get a vector from this on their way.
+    pub fn with_embedder(mut self, embedder: Option<Arc<Embedder>>) -> Self {
+        self.embedder = embedder;
+        self
     }
 
     pub fn db(&self) -> &Db {
@@ -162,7 +171,14 @@ impl Gateway {
         call: CallOptions,
         mut live: Live,
     ) -> Outcome {
-        let options = call_options(caller, &call);
+        let mut options = call_options(caller, &call);
+        if let (Some(embedder), Some(question)) =
+            (&self.embedder, embed::question_of(tool, arguments))
+        {
+            // These tools ask nothing of their callers: what is there else is of no use.
+            options["input_responses"] =
+                json!({"question_vector": embedder.question(question).await});
+        }
         let name = application_name(&call, caller, tool);
         let sealed = match secrets::seal_arguments(self.keyring.as_ref(), tool, arguments) {
             Ok(sealed) => sealed,

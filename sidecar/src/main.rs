@@ -6,6 +6,8 @@ mod bridge;
 mod config;
 mod db;
 mod door;
+mod egress;
+mod embed;
 mod files;
 mod gateway;
 mod keys;
@@ -18,6 +20,7 @@ mod rest;
 mod server;
 mod sign_in;
 mod slicers;
+mod sources;
 mod telemetry;
 mod traces;
 mod work;
@@ -41,6 +44,9 @@ enum Command {
     Stdio(Box<config::Stdio>),
     /// Make, list, rotate and end keys, with your own database login
     Key(Box<config::Keys>),
+    /// Read a PDF on stdin and write its text; the sidecar starts this for itself
+    #[command(hide = true)]
+    ReadPdf,
 }
 
 /// 128 random bits in hex: ids that nobody can guess.
@@ -50,6 +56,9 @@ pub fn random_id() -> String {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::ReadPdf) {
+        return ended(work::read_pdf());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // A call's whole state machine lives on one stack while it is polled; unoptimised, that is more than the 2 MB default.
@@ -68,18 +77,23 @@ fn main() -> std::process::ExitCode {
             Command::Worker(config) => telemetry::init(&config.common, "info")?,
             // The client shows our stderr to its user.
             Command::Stdio(config) => telemetry::init(&config.common, "warn")?,
-            Command::Key(_) => {}
+            Command::Key(_) | Command::ReadPdf => {}
         }
         match cli.command {
             Command::Serve(config) => server::run(*config).await,
             Command::Worker(config) => work::run(*config).await,
             Command::Stdio(config) => mcp::stdio::run(*config).await,
             Command::Key(config) => keys::run(*config).await,
+            Command::ReadPdf => Ok(()),
         }
     });
     traces::flush();
     // Reading stdin blocks a thread of the runtime: do not wait for it.
     runtime.shutdown_background();
+    ended(result)
+}
+
+fn ended(result: Result<(), String>) -> std::process::ExitCode {
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(e) => {

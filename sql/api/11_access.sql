@@ -7,17 +7,31 @@ BEGIN
   RETURN QUERY SELECT m.* FROM odin.members m WHERE m.role_name = ANY (odin._roles_of(caller)) ORDER BY m.id;
 END $f$;
 
+-- Memberships of a role as far as the acting role may know of them: its own, and of others what both share. A person asks for himself (and so do
+-- policies, whose current_user he is); a superuser and the farm's service roles ask for anybody.
+CREATE OR REPLACE FUNCTION odin._known_memberships(caller name) RETURNS SETOF odin.members
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  me name := odin.actor();
+BEGIN
+  IF caller = me OR (SELECT r.rolsuper OR NOT (pg_has_role(r.oid, 'odin_viewer', 'USAGE') OR pg_has_role(r.oid, 'odin_customer', 'USAGE') OR pg_has_role(r.oid, 'odin_bi', 'USAGE')) FROM pg_roles r WHERE r.rolname = me) THEN
+    RETURN QUERY SELECT m.* FROM odin._memberships(caller) m;
+  ELSE
+    RETURN QUERY SELECT m.* FROM odin._memberships(caller) m WHERE m.org_id IN (SELECT o.org_id FROM odin._memberships(me) o WHERE o.customer_id IS NULL);
+  END IF;
+END $f$;
+
 CREATE OR REPLACE FUNCTION odin.orgs_of(caller name) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
-  RETURN QUERY SELECT DISTINCT m.org_id FROM odin.members m WHERE m.role_name = ANY (odin._roles_of(caller)) AND m.customer_id IS NULL;
+  RETURN QUERY SELECT DISTINCT m.org_id FROM odin._known_memberships(caller) m WHERE m.customer_id IS NULL;
 END $f$;
-COMMENT ON FUNCTION odin.orgs_of(name) IS 'Orgs a role belongs to as staff, inherited memberships included. For policies: pass current_user.';
+COMMENT ON FUNCTION odin.orgs_of(name) IS 'Orgs a role belongs to as staff, inherited memberships included; of somebody else''s, those you share. For policies: pass current_user.';
 
 CREATE OR REPLACE FUNCTION odin.customers_of(caller name) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
-  RETURN QUERY SELECT DISTINCT m.customer_id FROM odin._memberships(caller) m WHERE m.customer_id IS NOT NULL;
+  RETURN QUERY SELECT DISTINCT m.customer_id FROM odin._known_memberships(caller) m WHERE m.customer_id IS NOT NULL;
 END $f$;
 COMMENT ON FUNCTION odin.customers_of(name) IS 'Customers whose own login a role is. For policies: pass current_user.';
 
@@ -26,10 +40,10 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 20 SET search_path = pg_catalog, p
 BEGIN
   RETURN QUERY SELECT DISTINCT m.role_name FROM odin.members m WHERE m.org_id IN (SELECT odin.orgs_of(caller));
 END $f$;
-COMMENT ON FUNCTION odin.colleagues_of(name) IS 'Roles that share an org with a role. For policies: pass current_user.';
+COMMENT ON FUNCTION odin.colleagues_of(name) IS 'Roles that share an org with a role; asked about somebody else, only in the orgs you share. For policies: pass current_user.';
 
 CREATE OR REPLACE FUNCTION odin.my_org() RETURNS bigint
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   -- Inside SECURITY DEFINER current_user is the definer; the actor is right everywhere.
   mine bigint := (SELECT m.org_id FROM odin._memberships(odin.actor()::name) m ORDER BY (m.customer_id IS NOT NULL), m.id LIMIT 1);
@@ -179,6 +193,7 @@ BEGIN
         CASE WHEN cmd IN ('ALL', 'INSERT', 'UPDATE') THEN format(E'WITH CHECK (%s\n)', condition) END);
     END LOOP;
   END LOOP;
+  PERFORM odin._apply_guards(table_name);
   -- Only our own: a policy that somebody wrote by hand stays.
   FOR old IN SELECT polname FROM pg_policy WHERE polrelid = table_name::regclass AND polname LIKE 'odin\_%' AND polname <> ALL (wanted) LOOP
     EXECUTE format('DROP POLICY %I ON %s', old, table_name);

@@ -28,7 +28,9 @@ BEGIN
     SELECT clock_timestamp(), odin.current_call(), odin.actor(), (coalesce(r.j->'org_id', r.was->'org_id', r.j->'id', r.was->'id'))::bigint, TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME,
            CASE WHEN r.was IS NULL THEN 'insert' WHEN r.j IS NULL THEN 'delete' ELSE 'update' END, coalesce(r.j, r.was)->>'id',
            CASE WHEN r.j IS NULL OR odin._call_keeps_images() THEN r.was ELSE d.was END, CASE WHEN r.was IS NULL THEN r.j ELSE d.j END, odin._origin(), pg_current_xact_id()
-      FROM (SELECT CASE WHEN o.id IS NOT NULL THEN to_jsonb(o.*) END AS was, CASE WHEN x.id IS NOT NULL THEN to_jsonb(x.*) END AS j FROM new_rows x FULL JOIN old_rows o ON o.id = x.id) r, LATERAL odin._changed(r.was, r.j) d
+      -- OFFSET 0: each image is made once, not at every place that names it.
+      FROM (SELECT CASE WHEN o.id IS NOT NULL THEN to_jsonb(o.*) END AS was, CASE WHEN x.id IS NOT NULL THEN to_jsonb(x.*) END AS j FROM new_rows x FULL JOIN old_rows o ON o.id = x.id OFFSET 0) r,
+           LATERAL (SELECT jsonb_object_agg(e.key, r.was->e.key) AS was, jsonb_object_agg(e.key, e.value) AS j FROM jsonb_each(r.j) e WHERE e.value IS DISTINCT FROM r.was->e.key) d
      WHERE d.j IS NOT NULL OR r.j IS NULL;
   END IF;
   RETURN NULL;

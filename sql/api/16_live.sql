@@ -22,15 +22,15 @@ COMMENT ON FUNCTION odin.log(text, jsonb) IS 'In a tool: sends the caller a log 
 CREATE OR REPLACE FUNCTION odin.search_tools(query text DEFAULT NULL, "limit" int DEFAULT 10) RETURNS TABLE(name text, description text, scope text, toolsets text[], input_schema jsonb)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
-  wanted tsquery := CASE WHEN trim(coalesce(query, '')) <> '' THEN
-    (SELECT string_agg(quote_literal(w) || ':*', ' | ')::tsquery FROM regexp_split_to_table(lower(regexp_replace(query, '[^[:alnum:]]+', ' ', 'g')), '\s+') w WHERE w <> '') END;
-  stems tsquery := CASE WHEN wanted IS NOT NULL THEN plainto_tsquery('english', replace(query, '_', ' ')) END;
   scopes text[] := (SELECT k.scopes FROM odin_private.keys k WHERE k.id = odin.call_key());
+  everything boolean := coalesce(query, '') !~ '[[:alnum:]]';
+  visible odin.tools[] := ARRAY(SELECT v FROM odin._visible(to_regrole(quote_ident(odin.actor())), scopes, ARRAY['tool'], NULL, false, true) v);
 BEGIN
   RETURN QUERY
-    SELECT v.name, v.description, v.scope, v.toolsets, v.input_schema FROM odin._visible(to_regrole(quote_ident(odin.actor())), scopes, ARRAY['tool'], NULL, false, true) v
-     WHERE wanted IS NULL OR v.search @@ wanted OR v.search @@ stems
-     ORDER BY CASE WHEN wanted IS NULL THEN 0 ELSE ts_rank(v.search, wanted) + 2 * ts_rank(v.search, stems) END DESC, v.name COLLATE "C"
+    SELECT v.name, v.description, v.scope, v.toolsets, v.input_schema
+      FROM unnest(visible) v LEFT JOIN odin._rank_tools(CASE WHEN everything THEN '{}' ELSE ARRAY(SELECT x.id FROM unnest(visible) x) END, query) r ON r.tool_id = v.id
+     WHERE everything OR r.tool_id IS NOT NULL
+     ORDER BY r.score DESC NULLS LAST, v.name COLLATE "C"
      LIMIT search_tools."limit";
 END $f$;
 COMMENT ON FUNCTION odin.search_tools(text, int) IS 'Finds tools by what they do, with their input schemas. Not every tool is listed; call a found one with call_tool. Without a query it lists all.';

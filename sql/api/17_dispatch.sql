@@ -38,18 +38,14 @@ BEGIN
   RETURN NULL;
 END $f$;
 
+-- Arguments against a spec that this backend has not compiled yet.
 CREATE OR REPLACE FUNCTION odin._prepare(t odin.tools, arguments jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $f$
 DECLARE
-  prepared jsonb := odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}'));
-  problem text;
+  problem text := odin._arguments_load(t.id, t.version, t.spec);
 BEGIN
-  IF prepared IS NULL THEN
-    problem := odin._arguments_load(t.id, t.version, t.spec);
-    IF problem IS NOT NULL THEN RAISE EXCEPTION 'the spec of % does not compile: %', t.name, problem; END IF;
-    prepared := odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}'));
-  END IF;
-  RETURN prepared;
+  IF problem IS NOT NULL THEN RAISE EXCEPTION 'the spec of % does not compile: %', t.name, problem; END IF;
+  RETURN odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}'));
 END $f$;
 
 -- Steps 2 to 7. `who` is the role, `own_tx` says that the whole transaction is this call (the gateway's).
@@ -58,6 +54,7 @@ RETURNS jsonb LANGUAGE plpgsql AS $f$
 DECLARE
   started timestamptz := clock_timestamp();
   t odin.tools;
+  open boolean;
   ready jsonb;
   args jsonb;
   control jsonb := '{}';
@@ -71,6 +68,7 @@ DECLARE
   out jsonb;
   caught jsonb;
   answer jsonb;
+  hints jsonb;
   task jsonb;
   err jsonb;
   outcome text;
@@ -87,9 +85,16 @@ BEGIN
       wanted := arguments->>'name';
       arguments := CASE WHEN jsonb_typeof(arguments->'arguments') = 'string' AND arguments->>'arguments' LIKE '{%' THEN (arguments->>'arguments')::jsonb ELSE arguments->'arguments' END;
     END IF;
-    t := odin._find_tool(wanted, wanted_kind);
-    err := odin._gate(t, who, role_name, scopes, wanted, options);
-    EXIT work WHEN err IS NOT NULL;
+    -- Nearly every call passes here; an alias, a refusal or a function made anew takes the long way.
+    SELECT x.* INTO t FROM odin.tools x WHERE x.name = wanted AND x.kind = wanted_kind;
+    open := t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
+      AND has_function_privilege(who, coalesce(odin._function_known(t.id, t.version), odin._function_learn(t.id, t.version, odin._function_oid(t.function))), 'EXECUTE');
+    IF open IS NOT TRUE THEN
+      t := odin._find_tool(wanted, wanted_kind);
+      err := odin._gate(t, who, role_name, scopes, wanted, options);
+      EXIT work WHEN err IS NOT NULL;
+      PERFORM odin._function_learn(t.id, t.version, odin._function_oid(t.function));
+    END IF;
     IF key_rate IS NOT NULL OR t.rate_per_minute IS NOT NULL THEN
       err := odin._rate_check(key_id, key_rate, t);
       EXIT work WHEN err IS NOT NULL;
@@ -98,7 +103,7 @@ BEGIN
       err := odin._no_place(format('%s runs as often at once as it may (%s)', t.name, t.concurrency));
       EXIT work;
     END IF;
-    ready := odin._prepare(t, arguments);
+    ready := coalesce(odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}')), odin._prepare(t, arguments));
     IF NOT (ready->'ok')::boolean THEN
       err := odin._error('validation_failed', ready->>'detail', NULL, jsonb_build_object('problems', ready->'problems', 'field', ready#>'{problems,0,field}'));
       EXIT work;
@@ -129,22 +134,32 @@ BEGIN
       call_id := nextval('odin.audit_calls_id_seq');
     ELSIF own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN
       -- Nothing but the audit row will be written: no caller has to wait for its flush.
-      PERFORM set_config('synchronous_commit', 'off', true);
+      said := set_config('synchronous_commit', 'off', true);
     END IF;
     called := clock_timestamp();
     out := odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(text,jsonb,jsonb)'::regprocedure ELSE 'odin._invoke(text,jsonb,jsonb)'::regprocedure END,
       'SELECT ' || t.caller || '($1)', args, CASE WHEN preview THEN '{"preview": true}' WHEN token IS NOT NULL THEN jsonb_build_object('preview', false, 'touched', token->'touched') ELSE 'null' END::jsonb,
       jsonb_build_object('id', coalesce(call_id, 0), 'role', role_name, 'key', key_id, 'preview', preview, 'images', preview OR token IS NOT NULL,
-        'answers', options->'input_responses', 'state', odin._state_open(options->>'request_state', role_name, t.name, args)), t.timeout_ms);
+        'answers', options->'input_responses',
+        'state', CASE WHEN options ? 'request_state' THEN odin._state_open(options->>'request_state', role_name, t.name, args) END), t.timeout_ms);
     caught := out->'caught';
     -- A tool may swallow the cancellation and go on; what comes after its time does not count.
     IF caught IS NULL AND t.timeout_ms > 0 AND clock_timestamp() > called + t.timeout_ms * interval '1 ms' THEN
       RAISE EXCEPTION USING ERRCODE = '57014', MESSAGE = 'canceling statement due to statement timeout';
     END IF;
+    -- What a read tool wants to know from outside is asked for here, where writing is allowed again.
+    IF caught IS NULL AND t.read_only AND jsonb_typeof(out#>'{result,ask_outside}') = 'object' THEN
+      out := jsonb_build_object('result', odin._ask_outside(out->'result', role_name, key_id, options));
+    END IF;
     IF preview AND out ? 'seen' THEN
       answer := odin._preview_answer(t, out->'seen', role_name, args, odin._call_hints());
     ELSIF caught IS NULL THEN
-      answer := CASE WHEN t.raw THEN out->'result' ELSE odin._shape(t, out->'result', args, control, odin._call_hints()) END;
+      answer := out->'result';
+      hints := odin._call_hints();
+      -- One object of a tool with nothing to add is the answer as it stands.
+      IF (t.raw OR (hints IS NULL AND t.result_key IS NULL AND t.next_actions = '[]' AND jsonb_typeof(answer) = 'object')) IS NOT TRUE THEN
+        answer := odin._shape(t, answer, args, control, hints);
+      END IF;
     ELSE
       err := odin._error_of(caught, role_name);
     END IF;

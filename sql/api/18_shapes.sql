@@ -13,7 +13,7 @@ BEGIN
     shaped := jsonb_build_object('result', shaped);
   END IF;
   IF hints->'next' <> '[]' OR t.next_actions <> '[]' THEN
-    next_steps := odin._next_actions(t.next_actions, hints->'next', shaped, args);
+    next_steps := odin._next_actions(t.next_actions, coalesce(hints->'next', '[]'), shaped, args);
     IF next_steps <> '[]' THEN shaped := shaped || jsonb_build_object('next_actions', next_steps); END IF;
   END IF;
   IF hints->'notes' <> '[]' THEN shaped := shaped || jsonb_build_object('notes', hints->'notes'); END IF;
@@ -122,7 +122,7 @@ DECLARE
 BEGIN
   RETURN CASE WHEN t.confirm = 'confirm' AND jsonb_typeof(result) = 'object' THEN result ELSE '{}' END
     || jsonb_build_object('dry_run', true,
-         'would_execute', CASE WHEN hints->'would' = '{}' THEN jsonb_build_object('action', t.name) || args ELSE hints->'would' END,
+         'would_execute', CASE WHEN hints->'would' <> '{}' THEN hints->'would' ELSE jsonb_build_object('action', t.name) || args END,
          'changes', seen->'changes',
          'preview_token', odin._token(role_name, t.name, args, seen->>'touched'),
          'next_actions', jsonb_build_array(jsonb_build_object('tool', t.name, 'reason', 'Do it: nothing has been done yet.',

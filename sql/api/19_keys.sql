@@ -164,20 +164,24 @@ BEGIN
   RETURN true;
 END $f$;
 
-CREATE OR REPLACE FUNCTION odin.approve_call(consent_id bigint, valid interval DEFAULT '1 hour') RETURNS boolean
+-- The same for every way a person comes: psql (sql) or his own login over HTTP (rest).
+CREATE OR REPLACE FUNCTION odin._person_decides(consent_id bigint, decision text, via text, reason text, valid interval) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
-  PERFORM odin._humans_only('approving a call');
+  PERFORM odin._humans_only(CASE decision WHEN 'approved' THEN 'approving a call' ELSE 'denying a call' END);
   PERFORM odin._administers((SELECT org_id FROM odin.consents WHERE id = consent_id));
-  RETURN odin._decide(consent_id, 'approved', 'sql', NULL, valid);
+  RETURN odin._decide(consent_id, decision, via, reason, valid);
 END $f$;
+
+CREATE OR REPLACE FUNCTION odin.approve_call(consent_id bigint, valid interval DEFAULT '1 hour') RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._person_decides(consent_id, 'approved', 'sql', NULL, valid);
+$f$;
 COMMENT ON FUNCTION odin.approve_call(bigint, interval) IS 'A person lets a waiting call through, once, within the given time. Administrators only; no key can.';
 
 CREATE OR REPLACE FUNCTION odin.deny_call(consent_id bigint, reason text DEFAULT NULL, valid interval DEFAULT '1 day') RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-BEGIN
-  PERFORM odin._humans_only('denying a call');
-  PERFORM odin._administers((SELECT org_id FROM odin.consents WHERE id = consent_id));
-  RETURN odin._decide(consent_id, 'denied', 'sql', reason, valid);
-END $f$;
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._person_decides(consent_id, 'denied', 'sql', reason, valid);
+$f$;
 COMMENT ON FUNCTION odin.deny_call(bigint, text, interval) IS 'A person refuses a waiting call; the agent is told not to retry. Administrators only; no key can.';
+GRANT EXECUTE ON FUNCTION odin._person_decides(bigint, text, text, text, interval) TO odin_admin;

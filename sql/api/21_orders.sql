@@ -7,15 +7,16 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT status IN ('submitted', 'reje
 CREATE OR REPLACE FUNCTION odin._job_is_in_flight(status text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$ SELECT status IN ('printing', 'paused') $f$;
 
+-- Plans of a trigger are kept by the session and made for as many rows as it met first, one or ten thousand: what was and what is are therefore added up
+-- instead of joined, and parts are found by their key, whatever the planner believes.
 CREATE OR REPLACE FUNCTION odin._jobs_counted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $f$
 BEGIN
   IF TG_OP = 'INSERT' THEN
     UPDATE odin.order_parts p
-       SET queued = p.queued + d.queued, in_flight = p.in_flight + d.in_flight, good = p.good + d.good, scrapped = p.scrapped + d.scrapped, updated_at = now()
-      FROM (SELECT n.part_id, sum(n.pieces) FILTER (WHERE odin._job_is_queued(n.status)) AS q, sum(n.pieces) FILTER (WHERE odin._job_is_in_flight(n.status)) AS f,
-                   sum(n.good) AS g, sum(n.scrapped) AS s FROM new_rows n GROUP BY n.part_id ORDER BY n.part_id) x,
-           LATERAL (SELECT coalesce(x.q, 0) AS queued, coalesce(x.f, 0) AS in_flight, x.g AS good, x.s AS scrapped) d
+       SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now()
+      FROM (SELECT n.part_id, sum(n.pieces * odin._job_is_queued(n.status)::int)::int AS q, sum(n.pieces * odin._job_is_in_flight(n.status)::int)::int AS f, sum(n.good)::int AS g, sum(n.scrapped)::int AS s
+              FROM new_rows n GROUP BY n.part_id ORDER BY n.part_id) x
      WHERE p.id = x.part_id;
     RETURN NULL;
   END IF;
@@ -23,14 +24,10 @@ BEGIN
   UPDATE odin.order_parts p
      SET queued = p.queued + x.q, in_flight = p.in_flight + x.f, good = p.good + x.g, scrapped = p.scrapped + x.s, updated_at = now(),
          waived = p.waived + least(x.cancelled, greatest(p.needed - (p.good + x.g - p.to_stock) - (p.in_flight + x.f) - (p.queued + x.q), 0))
-    FROM (SELECT n.part_id,
-                 sum(n.pieces * odin._job_is_queued(n.status)::int - o.pieces * odin._job_is_queued(o.status)::int)::int AS q,
-                 sum(n.pieces * odin._job_is_in_flight(n.status)::int - o.pieces * odin._job_is_in_flight(o.status)::int)::int AS f,
-                 sum(n.good - o.good)::int AS g, sum(n.scrapped - o.scrapped)::int AS s,
-                 coalesce(sum(n.pieces) FILTER (WHERE n.status = 'cancelled' AND o.status <> 'cancelled'), 0)::int AS cancelled
-            FROM new_rows n JOIN old_rows o ON o.id = n.id
-           WHERE n.status <> o.status OR n.pieces <> o.pieces OR n.good <> o.good OR n.scrapped <> o.scrapped
-           GROUP BY n.part_id ORDER BY n.part_id) x
+    FROM (SELECT w.part_id, sum(w.sign * w.pieces * odin._job_is_queued(w.status)::int)::int AS q, sum(w.sign * w.pieces * odin._job_is_in_flight(w.status)::int)::int AS f,
+                 sum(w.sign * w.good)::int AS g, sum(w.sign * w.scrapped)::int AS s, sum(w.sign * w.pieces * (w.status = 'cancelled')::int)::int AS cancelled
+            FROM (SELECT 1 AS sign, n.part_id, n.pieces, n.status, n.good, n.scrapped FROM new_rows n UNION ALL SELECT -1, o.part_id, o.pieces, o.status, o.good, o.scrapped FROM old_rows o) w
+           GROUP BY w.part_id ORDER BY w.part_id) x
    WHERE p.id = x.part_id AND (x.q, x.f, x.g, x.s, x.cancelled) <> (0, 0, 0, 0, 0);
   RETURN NULL;
 END $f$;

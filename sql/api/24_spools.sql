@@ -73,7 +73,7 @@ CREATE OR REPLACE TRIGGER odin_stamp BEFORE INSERT ON odin.spool_moves FOR EACH 
 
 -- Takes mg off a spool for a run or a person. Fills the gap first when the ledger knew of less.
 CREATE OR REPLACE FUNCTION odin._consume(spool bigint, used bigint, release bigint DEFAULT 0, job bigint DEFAULT NULL, run bigint DEFAULT NULL, printer bigint DEFAULT NULL,
-  slot smallint DEFAULT NULL, seg integer DEFAULT 0, rev integer DEFAULT 0, told text DEFAULT 'slicer', why text DEFAULT NULL) RETURNS bigint
+  slot smallint DEFAULT NULL, seg integer DEFAULT 0, rev integer DEFAULT 0, told text DEFAULT 'slicer', why text DEFAULT NULL, used_at timestamptz DEFAULT now()) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   b record;
@@ -84,11 +84,11 @@ BEGIN
   END IF;
   SELECT * INTO b FROM odin.spool_balances WHERE spool_id = spool FOR UPDATE;
   IF used > b.balance_mg THEN
-    INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, job_id, run_id, printer_id, slot_number, segment, basis, reason)
-    VALUES (b.org_id, spool, 'adjust', used - b.balance_mg, job, run, printer, slot, seg, 'ledger', 'more was used than the ledger held');
+    INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, job_id, run_id, printer_id, slot_number, segment, basis, reason, at)
+    VALUES (b.org_id, spool, 'adjust', used - b.balance_mg, job, run, printer, slot, seg, 'ledger', 'more was used than the ledger held', used_at);
   END IF;
-  INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, reserved_mg, job_id, run_id, printer_id, slot_number, segment, revision, basis, reason)
-  VALUES (b.org_id, spool, 'consume', -used, -least(release, b.reserved_mg), job, run, printer, slot, seg, rev, told, why)
+  INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, reserved_mg, job_id, run_id, printer_id, slot_number, segment, revision, basis, reason, at)
+  VALUES (b.org_id, spool, 'consume', -used, -least(release, b.reserved_mg), job, run, printer, slot, seg, rev, told, why, used_at)
   RETURNING id INTO made;
   RETURN made;
 END $f$;

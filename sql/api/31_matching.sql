@@ -74,11 +74,13 @@ DECLARE
   job_rule text;
   job_reason text;
   stale interval;
+  hidden bigint[];
 BEGIN
   SELECT x.*, r.printer_model, r.protocols, r.nozzle_mm, r.size_x_mm, r.size_y_mm, r.size_z_mm, r.plate_surface, r.file_sha256,
          EXISTS (SELECT 1 FROM odin._job_needs(x.id, x.revision_id) d JOIN odin.filaments f ON f.id = d.filament_id WHERE f.abrasive) AS abrasive
     INTO j FROM odin.jobs x JOIN odin.model_revisions r ON r.id = x.revision_id WHERE x.id = job;
   IF j.id IS NULL THEN RETURN; END IF;
+  hidden := odin._hidden_printers(j.org_id);
   stale := make_interval(secs => odin._setting(j.org_id, 'printer_stale_seconds', '300')::numeric::float8);
   IF j.status = 'submitted' THEN
     job_rule := 'approval'; job_reason := 'the job waits for approval';
@@ -149,7 +151,7 @@ BEGIN
         (19, 'window', (SELECT string_agg(w.why, ', ') FROM windows w WHERE w.on_printer IS NULL OR w.on_printer = p.id), EXISTS (SELECT 1 FROM windows w WHERE w.on_printer IS NULL OR w.on_printer = p.id)),
         (20, s.rule, s.reason, s.rule IS NOT NULL)
       ) AS v(n, rule, reason, fails) WHERE v.fails) f
-     WHERE p.org_id = j.org_id AND p.is_active AND (only_printer IS NULL OR p.id = only_printer);
+     WHERE p.org_id = j.org_id AND p.is_active AND (only_printer IS NULL OR p.id = only_printer) AND (hidden IS NULL OR p.id <> ALL (hidden));
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.why(job_id bigint, only_printer_id bigint DEFAULT NULL)
@@ -159,7 +161,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50 SET search_path = pg_catalog, p
 DECLARE
   org bigint := (SELECT j.org_id FROM odin.jobs j WHERE j.id = why.job_id);
 BEGIN
-  IF org IS NULL OR NOT odin._may(org, 'odin_viewer') THEN
+  IF org IS NULL OR NOT odin._may(org, 'odin_viewer') OR odin._is_hidden('odin.jobs', why.job_id) THEN
     PERFORM odin.fail('job_not_found', format('job_id: there is no job %s', why.job_id), NULL, '{"field":"job_id"}');
   END IF;
   RETURN QUERY SELECT f.printer_id, f.printer_name, f.rules IS NULL, f.rules[1], CASE WHEN f.rules IS NULL THEN 'fits' ELSE f.reasons[1] END, f.rules, f.reasons, f.slot_map

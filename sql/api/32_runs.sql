@@ -145,7 +145,7 @@ BEGIN
   part_done := CASE WHEN outcome = 'completed' THEN 1 WHEN r.started_at IS NULL THEN 0
     ELSE least(1, greatest(0, coalesce(progress / 100, r.progress_pct::numeric / 100, lasted::numeric / nullif(r.planned_seconds, 0), 1))) END;
 
-  total_mg := odin._consume_run(r, used, part_done);
+  total_mg := odin._consume_run(r, used, part_done, at);
   PERFORM odin._release_reserved(r.id);
   UPDATE odin.runs x SET status = outcome, finished_at = at, started_at = CASE WHEN outcome = 'completed' THEN coalesce(x.started_at, at - make_interval(secs => coalesce(apply_finish.seconds, 0))) ELSE x.started_at END,
     seconds = lasted, progress_pct = round(part_done * 100, 1), used_mg = total_mg, energy_wh = apply_finish.energy_wh, good = g, scrapped = s,
@@ -189,7 +189,7 @@ END $f$;
 COMMENT ON FUNCTION odin.apply_finish IS 'Ends a run exactly once, whoever reports it: ledger, counts, cost, counters, bed, requeue of what is missing, alerts, in one transaction. For the farm''s own code; people use complete_job and fail_job.';
 
 -- Consumption of a run per tool and segment; the answer is the sum in mg.
-CREATE OR REPLACE FUNCTION odin._consume_run(r odin.runs, used jsonb, part_done numeric) RETURNS bigint
+CREATE OR REPLACE FUNCTION odin._consume_run(r odin.runs, used jsonb, part_done numeric, used_at timestamptz) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   u record;
@@ -213,7 +213,7 @@ BEGIN
       PERFORM odin.fail('spool_not_found', format('used: there is no spool %s', u.spool_id));
     END IF;
     CONTINUE WHEN u.mg = 0 AND u.release = 0;
-    PERFORM odin._consume(u.spool_id, u.mg, u.release, r.job_id, r.id, r.printer_id, u.slot_number, u.segment, 0, u.basis);
+    PERFORM odin._consume(u.spool_id, u.mg, u.release, r.job_id, r.id, r.printer_id, u.slot_number, u.segment, 0, u.basis, NULL, used_at);
     total := total + u.mg;
   END LOOP;
   RETURN total;

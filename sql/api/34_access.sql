@@ -23,7 +23,7 @@ BEGIN
     WHEN 'quote' THEN SELECT org_id INTO org FROM odin.quotes WHERE id = row_id;
     WHEN 'invoice' THEN SELECT org_id INTO org FROM odin.invoices WHERE id = row_id;
   END CASE;
-  IF org IS NULL OR NOT odin._may(org, 'odin_viewer') THEN
+  IF org IS NULL OR NOT odin._may(org, 'odin_viewer') OR odin._is_hidden('odin.' || kind || 's', row_id) THEN
     PERFORM odin.fail(CASE kind WHEN 'order_line' THEN 'order' ELSE kind END || '_not_found', format('%s: there is no %s %s', named, replace(kind, '_', ' '), row_id), NULL, jsonb_build_object('field', named));
   ELSIF NOT odin._may(org, floor) THEN
     PERFORM odin.fail('permission_denied', format('%s is not of the group %s', odin.actor(), floor), format('An administrator: GRANT %I TO %I;', floor, odin.actor()));

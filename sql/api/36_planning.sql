@@ -14,7 +14,7 @@ $f$;
 
 -- Everything the solver needs to know about an org, with the ids that its places stand for.
 CREATE OR REPLACE FUNCTION odin._plan_input(org bigint, horizon interval, most integer, replan boolean, include_offline boolean, OUT input jsonb, OUT job_ids bigint[], OUT printer_ids bigint[])
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $f$
 #variable_conflict use_column
 BEGIN
   WITH waiting AS MATERIALIZED (
@@ -88,7 +88,7 @@ BEGIN
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.plan_queue(horizon_hours numeric DEFAULT 168, max_jobs integer DEFAULT 10000, replan boolean DEFAULT true, include_offline boolean DEFAULT false, show integer DEFAULT 50) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $f$
 #variable_conflict use_column
 DECLARE
   org bigint := odin._new_in();
@@ -170,40 +170,6 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.material_forecast(integer) IS 'Forecasts filament for the whole queue: per material, brand, filament and colour the grams that waiting jobs need, the grams there are, and what is missing. material_* compare the material as a whole.';
 
--- The clock's part: printers that may start jobs by themselves take the first fitting one. Bounded work per call; a job that fits nowhere is passed over.
-CREATE OR REPLACE FUNCTION odin.dispatch_ready(most integer DEFAULT 20) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-#variable_conflict use_column
-DECLARE
-  p record;
-  j record;
-  r odin.runs;
-  done integer := 0;
-BEGIN
-  FOR p IN SELECT x.id, x.org_id FROM odin.printers x JOIN odin.printer_state s ON s.printer_id = x.id JOIN odin.beds b ON b.printer_id = x.id
-            WHERE x.auto_dispatch AND x.is_active AND NOT x.is_held AND s.state = 'idle' AND NOT b.occupied
-              AND NOT EXISTS (SELECT 1 FROM odin.runs y WHERE y.printer_id = x.id AND y.status IN ('claimed','starting','printing','paused','unknown')) ORDER BY x.id LIMIT dispatch_ready.most LOOP
-    FOR j IN (SELECT y.id FROM odin.jobs y WHERE y.scheduled_printer_id = p.id AND y.status = 'scheduled' AND NOT y.hold ORDER BY y.scheduled_start LIMIT 1)
-             UNION ALL
-             (SELECT y.id FROM odin.jobs y WHERE y.org_id = p.org_id AND y.status = 'pending' AND NOT y.hold AND (y.printer_id IS NULL OR y.printer_id = p.id)
-               ORDER BY coalesce(y.queue_position, 'infinity'::numeric), y.start_by, y.priority, y.id LIMIT 50) LOOP
-      CONTINUE WHEN NOT EXISTS (SELECT 1 FROM odin._fit(j.id, p.id) f WHERE f.rules IS NULL);
-      BEGIN
-        r := odin._claim_run(j.id, p.id);
-        PERFORM odin._command(p.id, 'start', r.id, jsonb_build_object('job_id', r.job_id, 'slots',
-          (SELECT coalesce(jsonb_agg(jsonb_build_object('tool', s.tool, 'slot_number', s.slot_number) ORDER BY s.tool), '[]') FROM odin.run_slots s WHERE s.run_id = r.id)), '15 minutes');
-        done := done + 1;
-      EXCEPTION WHEN unique_violation OR SQLSTATE 'OD110' OR SQLSTATE 'OD111' OR SQLSTATE 'OD112' OR SQLSTATE 'OD113' OR SQLSTATE 'OD027' THEN
-        -- Somebody was quicker; the next call looks again.
-        NULL;
-      END;
-      EXIT;
-    END LOOP;
-  END LOOP;
-  RETURN done;
-END $f$;
-COMMENT ON FUNCTION odin.dispatch_ready(integer) IS 'Starts the first fitting job on every printer with auto_dispatch that is idle with a clear bed. The sidecar''s clock calls it; the answer is how many were started.';
-
 -- Months of telemetry ahead, and old ones gone (setting telemetry_months per instance is the largest of all orgs; 13 by default).
 CREATE OR REPLACE FUNCTION odin.telemetry_partitions() RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -233,6 +199,6 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.telemetry_partitions() IS 'Prepares this and the next month of printer_telemetry and drops months older than the setting telemetry_months (13).';
 SELECT odin.telemetry_partitions();
-GRANT EXECUTE ON FUNCTION odin.dispatch_ready(integer), odin.telemetry_partitions() TO odin_worker;
+GRANT EXECUTE ON FUNCTION odin.telemetry_partitions() TO odin_worker;
 GRANT EXECUTE ON FUNCTION odin.material_forecast(integer) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.plan_queue(numeric, integer, boolean, boolean, integer) TO odin_operator;

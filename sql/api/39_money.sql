@@ -87,6 +87,7 @@ BEGIN
   VALUES (org, create_quote.customer_id, odin._next_number(org, 'quote', 'Q-'), card.id, card.currency, jsonb_build_object('lines', create_quote.lines, 'margin_pct', create_quote.margin_pct), breakdown, round(total_cost, 2), total_price, current_date + valid_days, create_quote.notes, odin.actor())
   RETURNING * INTO made;
   PERFORM odin.would(jsonb_build_object('action', 'create_quote', 'cost', made.cost, 'price', made.price, 'currency', made.currency, 'valid_until', made.valid_until));
+  PERFORM odin._note_licenses(org, create_quote.lines);
   PERFORM odin.suggest('accept_quote', jsonb_build_object('quote_id', made.id), 'when the customer agrees');
   RETURN jsonb_build_object('quote_id', made.id, 'quote_number', made.quote_number, 'status', made.status, 'customer_id', made.customer_id, 'cost', made.cost, 'price', made.price, 'currency', made.currency, 'rate_card_version', card.version, 'breakdown', breakdown, 'valid_until', made.valid_until);
 END $f$;
@@ -118,6 +119,25 @@ BEGIN
   RETURN made || jsonb_build_object('quote_id', q.id, 'quoted_price', q.price);
 END $f$;
 COMMENT ON FUNCTION odin.accept_quote(bigint, timestamptz, boolean) IS 'Turns a quote into an order at the quoted price; its jobs are queued.';
+
+CREATE OR REPLACE FUNCTION odin.set_quote(quote_id bigint, status text, valid_until date DEFAULT NULL, notes text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_column
+DECLARE
+  q odin.quotes;
+  today constant date := current_date;
+BEGIN
+  PERFORM odin._mine('quote', set_quote.quote_id);
+  SELECT * INTO q FROM odin.quotes x WHERE x.id = set_quote.quote_id FOR UPDATE;
+  IF set_quote.status = 'sent' AND coalesce(set_quote.valid_until, q.valid_until) < today THEN
+    PERFORM odin.fail('validation_failed', format('valid_until: quote %s was valid until %s', q.quote_number, coalesce(set_quote.valid_until, q.valid_until)), 'Give a later valid_until, or make a new quote.', '{"field":"valid_until"}');
+  END IF;
+  UPDATE odin.quotes x SET status = set_quote.status, valid_until = coalesce(set_quote.valid_until, x.valid_until), notes = coalesce(set_quote.notes, x.notes) WHERE x.id = q.id;
+  PERFORM odin.would(jsonb_build_object('action', 'set_quote', 'quote_id', q.id, 'from_status', q.status, 'to_status', set_quote.status));
+  IF set_quote.status = 'sent' THEN PERFORM odin.suggest('accept_quote', jsonb_build_object('quote_id', q.id), 'when the customer agrees'); END IF;
+  RETURN (SELECT jsonb_build_object('quote_id', x.id, 'quote_number', x.quote_number, 'status', x.status, 'valid_until', x.valid_until, 'notes', x.notes, 'price', x.price, 'currency', x.currency) FROM odin.quotes x WHERE x.id = q.id);
+END $f$;
+COMMENT ON FUNCTION odin.set_quote(bigint, text, date, text) IS 'Marks a quote as sent to the customer, declined, or expired, with a note. A quote the customer agrees to is accepted with accept_quote. One that ran out expires by itself.';
 
 CREATE OR REPLACE FUNCTION odin.list_quotes(status_filter text DEFAULT NULL, customer_id bigint DEFAULT NULL, "limit" integer DEFAULT 100, cursor text DEFAULT NULL)
 RETURNS SETOF odin.quotes LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -187,7 +207,7 @@ DECLARE
 BEGIN
   SELECT * INTO i FROM odin.invoices x WHERE x.id = invoice_html.invoice_id;
   IF i.id IS NULL THEN PERFORM odin.fail('invoice_not_found', format('invoice_id: there is no invoice %s', invoice_html.invoice_id), NULL, '{"field":"invoice_id"}'); END IF;
-  SELECT o.name INTO seller FROM odin.orgs o WHERE o.id = i.org_id;
+  seller := odin._org_name(i.org_id);
   RETURN format('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>%1$s</title><style>body{font:14px sans-serif;margin:3em}table{border-collapse:collapse;width:100%%}td,th{padding:.4em;border-bottom:1px solid #ccc;text-align:left}td.n,th.n{text-align:right}</style></head><body><h1>Invoice %1$s</h1><p><b>%2$s</b></p><p style="white-space:pre-line">%3$s</p><p>Issued %4$s, due %5$s%6$s</p><table><tr><th>Item</th><th class="n">Quantity</th><th class="n">Price</th><th class="n">Amount</th></tr>%7$s</table><p>Subtotal %8$s<br>Discount %9$s<br>Shipping %10$s<br>Tax %11$s<br><b>Total %12$s %13$s</b></p></body></html>',
     i.invoice_number, odin._html(seller), odin._html(coalesce(i.bill_to, '')), i.issued_on, i.due_on, CASE i.status WHEN 'void' THEN ' (void)' WHEN 'paid' THEN ', paid ' || i.paid_on ELSE '' END,
     (SELECT string_agg(format('<tr><td>%s</td><td class="n">%s</td><td class="n">%s</td><td class="n">%s</td></tr>', odin._html(l->>'description'), l->>'quantity', trim_scale((l->>'unit_price')::numeric), l->>'amount'), '') FROM jsonb_array_elements(i.lines) l),
@@ -256,5 +276,5 @@ END $f$;
 COMMENT ON FUNCTION odin.set_quota(text, text, numeric, text, bigint, boolean) IS 'Limits how many jobs, grams or hours may be queued per period: by one role, for one customer, or (neither given) by every submitter each for himself.';
 GRANT EXECUTE ON FUNCTION odin._html(text) TO odin_viewer, odin_customer;
 GRANT EXECUTE ON FUNCTION odin.get_rate_card(integer), odin.list_quotes(text, bigint, integer, text), odin.list_invoices(text, bigint, integer, text), odin.invoice_html(bigint), odin.order_profit(bigint), odin.list_quotas() TO odin_viewer;
-GRANT EXECUTE ON FUNCTION odin.create_quote, odin.accept_quote(bigint, timestamptz, boolean), odin.create_invoice(bigint, integer, text), odin.set_invoice(bigint, text, text, date) TO odin_operator;
+GRANT EXECUTE ON FUNCTION odin.create_quote, odin.accept_quote(bigint, timestamptz, boolean), odin.set_quote(bigint, text, date, text), odin.create_invoice(bigint, integer, text), odin.set_invoice(bigint, text, text, date) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.set_rate_card, odin.set_quota(text, text, numeric, text, bigint, boolean) TO odin_admin;

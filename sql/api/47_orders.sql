@@ -79,6 +79,7 @@ BEGIN
   PERFORM odin.would((SELECT jsonb_build_object('action', 'create_order', 'customer_id', o.customer_id, 'order_number', o.order_number, 'total', o.total, 'currency', o.currency, 'due_date', o.due_date,
     'jobs', (SELECT count(*) FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id WHERE l.order_id = ord), 'from_stock', (SELECT coalesce(sum(p.from_stock), 0) FROM odin.order_parts p JOIN odin.order_lines l ON l.id = p.order_line_id WHERE l.order_id = ord))
     FROM odin.order_view o WHERE o.id = ord));
+  PERFORM odin._note_licenses(org, create_order.lines);
   PERFORM odin.suggest('get_order', jsonb_build_object('order_id', ord), 'follow its progress');
   RETURN odin._order_answer(ord);
 END $f$;

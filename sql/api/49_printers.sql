@@ -44,6 +44,9 @@ BEGIN
     notes = coalesce(update_printer.notes, x.notes),
     is_active = coalesce(NOT archived, x.is_active)
    WHERE x.id = update_printer.printer_id;
+  IF update_printer.auto_dispatch AND odin._setting((SELECT x.org_id FROM odin.printers x WHERE x.id = update_printer.printer_id), 'auto_dispatch', 'false') <> 'true' THEN
+    PERFORM odin.note('This org does not let printers start jobs by themselves; an administrator allows it with set_settings, auto_dispatch true.');
+  END IF;
   RETURN odin.get_printer(update_printer.printer_id) || jsonb_build_object('printer_id', update_printer.printer_id);
 END $f$;
 COMMENT ON FUNCTION odin.update_printer IS 'Changes what is known about a printer: name, model, address, group, tags, bed, limits, cost. archived true retires it (its history stays), false brings it back. What you leave out stays.';

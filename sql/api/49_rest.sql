@@ -82,11 +82,11 @@ BEGIN
           FROM odin.consents c WHERE c.state = coalesce(odin._person_text(a, 'state'), 'pending') ORDER BY c.id DESC LIMIT 500) x));
     WHEN 'approve_call' THEN
       PERFORM odin._person_known(a, 'id', 'minutes');
-      PERFORM odin.approve_call((a->>'id')::bigint, make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 10080), 60)));
+      PERFORM odin._person_decides((a->>'id')::bigint, 'approved', 'rest', NULL, make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 10080), 60)));
       RETURN jsonb_build_object('id', (a->>'id')::bigint, 'state', 'approved');
     WHEN 'deny_call' THEN
       PERFORM odin._person_known(a, 'id', 'reason', 'minutes');
-      PERFORM odin.deny_call((a->>'id')::bigint, left(odin._person_text(a, 'reason'), 500), make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 525600), 1440)));
+      PERFORM odin._person_decides((a->>'id')::bigint, 'denied', 'rest', left(odin._person_text(a, 'reason'), 500), make_interval(mins => coalesce(odin._person_number(a, 'minutes', 1, 525600), 1440)));
       RETURN jsonb_build_object('id', (a->>'id')::bigint, 'state', 'denied');
   END CASE;
 END $f$;

@@ -155,6 +155,8 @@ BEGIN
            thumbnail_sha256 = coalesce(made#>>'{thumbnail,sha256}', x.thumbnail_sha256)
      WHERE x.id = (t.arguments->>'file_id')::bigint;
     UPDATE odin.files x SET keep_until = NULL WHERE x.org_id = t.org_id AND x.sha256 = made#>>'{thumbnail,sha256}' AND x.origin = 'thumbnail';
+  ELSIF t.kind = 'document' THEN
+    PERFORM odin._document_read(t, answer);
   END IF;
 END $f$;
 
@@ -167,6 +169,10 @@ BEGIN
   IF made ? 'gcode' THEN
     SELECT * INTO f FROM odin.files x WHERE x.id = (made#>>'{gcode,file_id}')::bigint;
     result := result || jsonb_build_object('file_id', f.id, 'gcode_sha256', f.sha256, 'gcode_size_bytes', f.bytes, 'uri', 'odin://files/' || f.sha256, 'download_url', odin._file_url(f, 60));
+  END IF;
+  IF jsonb_typeof(result->'files') = 'array' THEN
+    result := result || jsonb_build_object('files', (SELECT coalesce(jsonb_agg(e || CASE WHEN made ? (e->>'path') THEN jsonb_build_object('file_id', made#>ARRAY[e->>'path', 'file_id'], 'sha256', made#>ARRAY[e->>'path', 'sha256'],
+      'uri', 'odin://files/' || (made#>>ARRAY[e->>'path', 'sha256'])) ELSE '{}' END ORDER BY n), '[]') FROM jsonb_array_elements(result->'files') WITH ORDINALITY x(e, n)));
   END IF;
   RETURN result;
 END $f$;

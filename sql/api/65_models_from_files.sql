@@ -87,6 +87,19 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.create_model_from_file(text, text, bigint, int, text, bigint, text) IS 'Makes a printable model from G-code in the store (a slice''s result or an upload): name, print time, grams per tool, size, picture and licence come from the file. With model_id it becomes a new revision of that model. pieces_per_plate is how many pieces one print gives. Next: queue_job.';
 
+-- Whoever quotes or takes an order sees whose designs would be sold, and under which licence.
+CREATE OR REPLACE FUNCTION odin._note_licenses(org bigint, lines jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  m record;
+BEGIN
+  FOR m IN SELECT DISTINCT x.id, x.name, x.license, x.author FROM jsonb_array_elements(CASE jsonb_typeof(lines) WHEN 'array' THEN lines ELSE jsonb_build_array(lines) END) l
+             JOIN odin.models x ON x.org_id = org AND (x.id::text = l->>'model_id' OR x.id IN (SELECT p.model_id FROM odin.product_parts p WHERE p.product_id::text = l->>'product_id'))
+            WHERE x.license IS NOT NULL ORDER BY x.id LIMIT 20 LOOP
+    PERFORM odin.note(format('Licence of the design %s: %s%s. Check that it may be sold.', m.name, m.license, coalesce(' by ' || m.author, '')));
+  END LOOP;
+END $f$;
+
 -- "PLA+ Silk" -> PLA+_SILK: as materials are compared everywhere.
 CREATE OR REPLACE FUNCTION odin._material_word(said text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$

@@ -1,6 +1,6 @@
 -- Registers the farm's resources and prompts. Nothing is decided here.
 SELECT odin.register_resource('odin://printers/{id}', 'odin.resource_printer', 'printer', 'Printer', area => 'printers', arguments => '{"id": {"x-complete": "odin.complete_printer"}}');
-SELECT odin.register_resource('odin://jobs/{id}', 'odin.resource_job', 'job', 'Job', area => 'jobs', arguments => '{"id": {"x-complete": "odin.complete_job"}}');
+SELECT odin.register_resource('odin://jobs/{id}', 'odin.resource_job', 'job', 'Job', area => 'jobs', arguments => '{"id": {"x-complete": "odin.complete_any_job"}}');
 SELECT odin.register_resource('odin://orders/{id}', 'odin.resource_order', 'order', 'Order', area => 'orders', arguments => '{"id": {"x-complete": "odin.complete_order"}}');
 SELECT odin.register_resource('odin://spools/{id}', 'odin.resource_spool', 'spool', 'Spool', area => 'spools', arguments => '{"id": {"x-complete": "odin.complete_spool"}}');
 SELECT odin.register_resource('odin://docs/errors', 'odin.resource_errors', 'error_codes', 'Error codes', mime_type => 'text/markdown');

@@ -47,5 +47,24 @@ PERFORM odin.register_tool('odin.get_task', scope => 'read', area => 'models', t
 PERFORM odin.register_tool('odin.cancel_task', scope => 'write', area => 'models', toolset => 'models', title => 'Cancel a background task', hints => '{"destructive":true,"idempotent":true}', arguments => '{"task_id":{"maxLength":64,"aliases":["id"]}}');
 PERFORM odin.register_tool('odin.list_tasks', scope => 'read', area => 'models', toolset => 'models', title => 'List background tasks', result_key => 'tasks', page_by => '{created_at,task_id}',
   arguments => page || '{"state_filter":{"enum":["queued","working","input_required","completed","failed","cancelled"],"aliases":["state"]},"kind_filter":{"maxLength":40,"aliases":["kind"]}}');
+PERFORM odin.register_tool('odin.set_source_token', scope => 'admin', area => 'models', toolset => 'models', title => 'Set a model site''s token', hints => '{"destructive":true,"idempotent":true}',
+  arguments => '{"source":{"enum":["thingiverse"]},"token":{"maxLength":500,"secret":true},"sealed":{"maxLength":4000,"description":"Made by the sidecar; leave it out."}}');
+PERFORM odin.register_tool('odin.thingiverse_search_models', scope => 'read', area => 'models', toolset => 'models', title => 'Search Thingiverse for 3D Models', hints => '{"idempotent":true,"open_world":true}',
+  arguments => '{"query":{"minLength":1,"maxLength":200},"limit":{"minimum":1,"maximum":30,"description":"Results per page."},"page":{"minimum":1}}',
+  output => '{"type":"object","properties":{"query":{"type":"string"},"total":{"type":"integer"},"count":{"type":"integer"},"page":{"type":"integer"},"results":{"type":"array","items":{"type":"object","properties":{"id":{"type":["integer","null"]},
+    "name":{"type":["string","null"]},"creator":{"type":["string","null"]},"url":{"type":["string","null"]},"thumbnail":{"type":["string","null"]},"like_count":{"type":["integer","null"]},"is_nsfw":{"type":["boolean","null"]}}}},
+    "task_id":{"type":"string"},"task_state":{"type":"string"},"hint":{"type":"string"}},"required":["query","page"]}');
+PERFORM odin.register_tool('odin.thingiverse_get_model', scope => 'read', area => 'models', toolset => 'models', title => 'Get Thingiverse Model Details', hints => '{"idempotent":true,"open_world":true}',
+  arguments => '{"thing_id":{"minimum":1,"aliases":["id"]}}',
+  output => '{"type":"object","properties":{"id":{"type":"integer"},"name":{"type":["string","null"]},"creator":{"type":["string","null"]},"license":{"type":["string","null"]},"url":{"type":["string","null"]},"description":{"type":["string","null"]},
+    "file_count":{"type":"integer"},"files":{"type":"array","items":{"type":"object","properties":{"file_id":{"type":["integer","null"]},"name":{"type":["string","null"]},"size_bytes":{"type":["integer","null"]},"download_url":{"type":["string","null"]}}}},
+    "task_id":{"type":"string"},"task_state":{"type":"string"},"hint":{"type":"string"}},"required":["id"]}');
+PERFORM odin.register_tool('odin.thingiverse_download_model', scope => 'write', area => 'models', toolset => 'models', title => 'Download Thingiverse Model Files', hints => '{"destructive":false,"idempotent":false,"open_world":true}',
+  arguments => '{"thing_id":{"minimum":1,"aliases":["id"]},"file_id":{"minimum":1,"description":"One file of the thing."},"include_all_files":{"description":"Also files that are no models."},"dest_subdir":{"maxLength":128,"description":"Folder inside the store."}}',
+  output => '{"type":"object","properties":{"thing_id":{"type":"integer"},"name":{"type":["string","null"]},"license":{"type":["string","null"]},"author":{"type":["string","null"]},"source_url":{"type":["string","null"]},"dest_dir":{"type":"string"},"downloaded_count":{"type":"integer"},
+    "files":{"type":"array","items":{"type":"object","properties":{"name":{"type":"string"},"path":{"type":"string"},"size_bytes":{"type":"integer"},"sha256":{"type":"string"},"file_id":{"type":"integer"}}}},
+    "skipped":{"type":"array","items":{"type":"object","properties":{"name":{"type":["string","null"]},"reason":{"type":"string"}}}},"task_id":{"type":"string"},"task_state":{"type":"string"},"hint":{"type":"string"}},"required":["thing_id","dest_dir"]}');
+PERFORM odin.register_tool('odin.fetch_file', scope => 'write', area => 'models', toolset => 'models', title => 'Fetch a file from the web', hints => '{"destructive":false,"idempotent":true,"open_world":true}',
+  arguments => '{"url":{"minLength":8,"maxLength":2000},"name":{"maxLength":400,"aliases":["path","filename"]},"license":{"maxLength":200,"description":"Licence of the design, as CC BY 4.0."},"author":{"maxLength":200},"source_url":{"maxLength":2000}}');
 PERFORM odin.register_resource('odin://files/{sha256}', 'odin.resource_file', 'file', 'File', area => 'models', mime_type => 'application/octet-stream');
 END $reg$;

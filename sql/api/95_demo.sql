@@ -1,4 +1,5 @@
--- A farm to look at: 12 printers, 40 spools, 6 customers, 30 orders, a month of work done by the farm's own functions. The same every time.
+-- A farm to look at: 12 printers, 40 spools, 6 customers, 30 orders, a month of work done by the farm's own functions. The same every time: nothing is
+-- left to chance, and all times count back from the full hour.
 -- Only for an org that has no printers yet; for people in the database.
 CREATE OR REPLACE FUNCTION odin.demo_farm(org bigint DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -33,8 +34,8 @@ BEGIN
     ('Polymaker', 'ASA Grey', 'ASA', 'grey', '#8A8D8F', 34.9, 240, 260, 90, 100, false), ('NinjaTek', 'NinjaFlex', 'TPU', 'black', '#0A0A0A', 79, 225, 235, 40, 50, false), ('Bambu Lab', 'PA6-CF', 'NYLON_CF', 'black', '#151515', 89.99, 260, 290, 80, 100, true),
     ('eSun', 'ABS+ Natural', 'ABS', 'natural', '#EFE8D8', 19.5, 230, 270, 95, 110, false)) v;
   INSERT INTO odin.spools(org_id, filament_id, code, initial_mg, price, vendor, lot_number, storage_location, purchased_on)
-  SELECT f, x.id, 'DEMO-' || f || '-' || lpad((row_number() OVER (ORDER BY n, x.id))::text, 3, '0'), CASE WHEN n = 4 THEN 750000 ELSE 1000000 END, round(x.cost_per_kg * CASE WHEN n = 4 THEN 0.75 ELSE 1 END, 2), x.brand, format('L%s', 2400 + x.id % 97), format('shelf %s', 1 + (x.id % 5)), current_date - 40
-    FROM odin.filaments x, generate_series(1, 4) n WHERE x.org_id = f;
+  SELECT f, x.id, 'DEMO-' || f || '-' || lpad((row_number() OVER (ORDER BY n, x.id))::text, 3, '0'), CASE WHEN n = 4 THEN 750000 ELSE 1000000 END, round(x.cost_per_kg * CASE WHEN n = 4 THEN 0.75 ELSE 1 END, 2), x.brand, format('L%s', 2400 + (x.place * 7 + n) % 97), format('shelf %s', 1 + x.place % 5), current_date - 40
+    FROM (SELECT y.*, row_number() OVER (ORDER BY y.id) AS place FROM odin.filaments y WHERE y.org_id = f) x, generate_series(1, 4) n;
   INSERT INTO odin.printers(org_id, name, nickname, model, protocol, slot_count, group_name, location, tags, bed_x_mm, bed_y_mm, bed_z_mm, enclosed, watts, price, life_hours, plate_surface)
   SELECT f, v.* FROM (VALUES ('MK4-1', 'Anna', 'Prusa MK4S', 'virtual', 1, 'prusa', 'room A', '{pla,petg}'::text[], 250, 210, 220, false, 200, 799, 8000, 'smooth'), ('MK4-2', 'Bert', 'Prusa MK4S', 'virtual', 1, 'prusa', 'room A', '{pla,petg}', 250, 210, 220, false, 200, 799, 8000, 'smooth'),
     ('MK4-3', 'Cleo', 'Prusa MK4S', 'virtual', 1, 'prusa', 'room A', '{pla,petg}', 250, 210, 220, false, 200, 799, 8000, 'smooth'), ('MK4-4', 'Dora', 'Prusa MK4S', 'virtual', 1, 'prusa', 'room A', '{pla}', 250, 210, 220, false, 200, 799, 8000, 'smooth'),
@@ -83,6 +84,7 @@ DECLARE
   skus constant text[] := '{KIT-S,BAG-12,DESK,FRAME,POT}';
   buyers bigint[] := ARRAY(SELECT c.id FROM odin.customers c WHERE c.org_id = f ORDER BY c.id);
   shift timestamptz;
+  hour constant timestamptz := date_trunc('hour', now());
   busy jsonb := '{}';
   j record;
   r odin.runs;
@@ -93,7 +95,7 @@ DECLARE
   inv odin.invoices;
 BEGIN
   FOR i IN 1..30 LOOP
-    ordered := date_trunc('hour', now()) - make_interval(days => 31 - i, hours => (i * 7) % 11);
+    ordered := hour - make_interval(days => 31 - i, hours => (i * 7) % 11);
     INSERT INTO odin.orders(org_id, customer_id, order_number, channel, external_id, ordered_at, due_at, priority, shipping_charged, platform_fees, created_by)
     VALUES (f, buyers[1 + (i * 5) % 6], odin._next_number(f, 'order', 'O-'), CASE WHEN i % 3 = 0 THEN 'etsy' ELSE 'manual' END, CASE WHEN i % 3 = 0 THEN format('ET-%s', 88000 + i) END, ordered, ordered + make_interval(days => 5 + i % 7), (ARRAY[3, 3, 2, 3, 4, 1])[1 + i % 6],
       CASE WHEN i % 3 = 0 THEN 4.9 ELSE 0 END, CASE WHEN i % 3 = 0 THEN 2.1 ELSE 0 END, 'demo') RETURNING id INTO ord;
@@ -102,6 +104,7 @@ BEGIN
       PERFORM odin._add_line(ord, jsonb_build_object('model_id', (SELECT m.id FROM odin.models m WHERE m.org_id = f AND m.sku = (ARRAY['HANDLE', 'CAP', 'STAND'])[1 + i % 3]), 'quantity', 2 + i % 5), true, false);
     END IF;
     UPDATE odin.orders o SET created_at = ordered WHERE o.id = ord;
+    UPDATE odin.jobs x SET created_at = ordered FROM odin.order_lines l WHERE l.id = x.order_line_id AND l.order_id = ord;
     CONTINUE WHEN i > 24;
     FOR pass IN 1..4 LOOP
       FOR j IN SELECT x.id, x.estimated_seconds FROM odin.jobs x JOIN odin.order_lines l ON l.id = x.order_line_id WHERE l.order_id = ord AND x.status = 'pending' ORDER BY x.id LOOP
@@ -111,7 +114,7 @@ BEGIN
         r := odin._claim_run(j.id, NULL, true);
         starts := greatest(ordered + interval '2 hours', coalesce((busy->>r.printer_id::text)::timestamptz, '-infinity'));
         bad := n % 11 = 0;
-        ends := least(starts + make_interval(secs => j.estimated_seconds * CASE WHEN bad THEN 0.4 ELSE 0.95 + (n % 7) * 0.02 END), now() - interval '10 minutes');
+        ends := least(starts + make_interval(secs => j.estimated_seconds * CASE WHEN bad THEN 0.4 ELSE 0.95 + (n % 7) * 0.02 END), hour - interval '10 minutes');
         UPDATE odin.runs x SET claimed_at = starts, status = 'printing', started_at = starts WHERE x.id = r.id;
         PERFORM odin.apply_finish(r.id, CASE WHEN bad THEN 'failed' ELSE 'completed' END, CASE WHEN NOT bad AND n % 17 = 0 THEN greatest(r.pieces - 1, 0) END, NULL, CASE WHEN bad OR n % 17 = 0 THEN reasons[1 + n % 6] END, NULL, 'printer', NULL,
           CASE WHEN bad THEN 40 END, NULL, round(j.estimated_seconds / 3600.0 * 110, 1), ends);
@@ -121,15 +124,17 @@ BEGIN
     END LOOP;
     UPDATE odin.jobs x SET created_at = ordered FROM odin.order_lines l WHERE l.id = x.order_line_id AND l.order_id = ord;
     IF (SELECT o.status FROM odin.orders o WHERE o.id = ord) = 'fulfilled' AND i <= 22 THEN
-      shift := least(ordered + make_interval(days => 3 + i % 5), now() - interval '2 hours');
+      shift := least(ordered + make_interval(days => 3 + i % 5), hour - interval '2 hours');
       PERFORM odin.ship_order(ord, 'DHL', format('JD0146%s', 700000 + i), 4.2, false);
       UPDATE odin.orders o SET shipped_at = shift WHERE o.id = ord;
       PERFORM odin.create_invoice(ord);
+      UPDATE odin.invoices v SET issued_on = (shift AT TIME ZONE 'UTC')::date, due_on = (shift AT TIME ZONE 'UTC')::date + 14 WHERE v.order_id = ord;
       IF i % 5 <> 0 THEN
-        UPDATE odin.invoices v SET status = 'paid', paid_on = current_date WHERE v.order_id = ord;
+        UPDATE odin.invoices v SET status = 'paid', paid_on = least(v.due_on, (hour AT TIME ZONE 'UTC')::date) WHERE v.order_id = ord;
       END IF;
     END IF;
   END LOOP;
+  UPDATE odin.alerts a SET created_at = x.finished_at FROM odin.runs x WHERE x.id = a.run_id AND a.org_id = f;
   UPDATE odin.alerts a SET is_read = true, read_by = 'demo', read_at = now() WHERE a.org_id = f AND a.id NOT IN (SELECT x.id FROM odin.alerts x WHERE x.org_id = f ORDER BY x.id DESC LIMIT 6);
 END $f$;
 
@@ -158,7 +163,7 @@ BEGIN
   INSERT INTO odin.printer_events(org_id, printer_id, at, kind, severity, message) SELECT f, p.id, now() - interval '3 hours', 'offline', 'warning', 'no answer for 60 s' FROM odin.printers p WHERE p.org_id = f AND p.name = 'VOR-2';
   PERFORM odin._alert(f, 'printer_error', 'VOR-2 does not answer', 'no answer for 3 hours', printer => (SELECT p.id FROM odin.printers p WHERE p.org_id = f AND p.name = 'VOR-2'));
   INSERT INTO odin.maintenance_log(org_id, printer_id, printer_name, task_id, task_name, performed_by, performed_at, notes, downtime_minutes)
-  SELECT f, p.id, p.name, t.id, t.name, 'demo', now() - make_interval(days => (3 + p.id % 15)::int), 'as planned', 20 FROM odin.printers p JOIN odin.maintenance_tasks t ON t.org_id = f AND t.name IN ('General cleaning', 'Firmware check') WHERE p.org_id = f AND p.name NOT IN ('MINI-2', 'MK4-4');
+  SELECT f, p.id, p.name, t.id, t.name, 'demo', now() - make_interval(days => 3 + length(p.name) * ascii(right(p.name, 1)) % 15), 'as planned', 20 FROM odin.printers p JOIN odin.maintenance_tasks t ON t.org_id = f AND t.name IN ('General cleaning', 'Firmware check') WHERE p.org_id = f AND p.name NOT IN ('MINI-2', 'MK4-4');
   INSERT INTO odin.blackouts(org_id, from_time, until_time, reason) VALUES (f, '22:30', '05:30', 'quiet hours');
   INSERT INTO odin.quotas(org_id, metric, period, limit_value) VALUES (f, 'grams', 'daily', 20000);
 END $f$;

@@ -19,6 +19,7 @@ BEGIN
   DELETE FROM odin_private.sign_ins WHERE expires_at < now() - interval '1 hour';
   PERFORM odin._collect_files();
   PERFORM odin.telemetry_partitions();
+  PERFORM odin._farm_clock();
   RETURN jsonb_build_object('sealed', sealed, 'pruned', pruned, 'seal', (SELECT jsonb_build_object('n', n, 'rows', row_count, 'digest', encode(digest, 'hex')) FROM odin.audit_seals ORDER BY n DESC LIMIT 1));
 END $f$;
 COMMENT ON FUNCTION odin.tick() IS 'The farm''s clock: seals the audit, prepares partitions, drops what has expired. The sidecar calls it; calling it more often does no harm.';
@@ -44,7 +45,9 @@ BEGIN
               WHERE p.pronamespace = s::regnamespace AND p.proowner = 'odin_owner'::regrole AND EXISTS (SELECT 1 FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0));
   END LOOP;
   GRANT EXECUTE ON FUNCTION odin.orgs_of(name), odin.customers_of(name), odin.colleagues_of(name), odin.my_org(), odin.fail(text, text, text, jsonb), odin.cursor_decode(text), odin.cursor_encode(jsonb), odin._unbase64url(text),
-    odin.call(text, jsonb, jsonb), odin._memberships(name), odin._call_changes(), odin.list_keys(), odin.progress(numeric, numeric, text), odin.log(text, jsonb) TO odin_viewer, odin_customer, odin_bi;
+    odin.call(text, jsonb, jsonb), odin._call_changes(), odin.list_keys(), odin.progress(numeric, numeric, text), odin.log(text, jsonb) TO odin_viewer, odin_customer, odin_bi;
+  REVOKE EXECUTE ON FUNCTION odin._memberships(name) FROM odin_viewer, odin_customer, odin_bi;
+  REVOKE INSERT, UPDATE, DELETE ON odin.reference_printers, odin.reference_filaments, odin.reference_platforms FROM odin_admin;
   GRANT EXECUTE ON FUNCTION odin.search_tools(text, int), odin.call_tool(text, jsonb) TO odin_viewer, odin_customer;
   GRANT EXECUTE ON FUNCTION odin.verify_audit() TO odin_operator;
   GRANT EXECUTE ON FUNCTION odin.mint_key, odin.revoke_key(bigint), odin.rotate_key(bigint, interval, text), odin.client_configs(text, text, text) TO odin_viewer, odin_customer;

@@ -33,6 +33,12 @@ CREATE TABLE odin.orgs (
 COMMENT ON TABLE odin.orgs IS 'A farm or a department of one: everything belongs to an org, and people see the rows of their orgs.';
 COMMENT ON COLUMN odin.orgs.settings IS 'Switches of the farm''s rules, e.g. {"require_job_approval": true}.';
 
+CREATE TABLE odin.clock (
+  name text PRIMARY KEY,
+  last_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE odin.clock IS 'When work that is due now and then was last done, so that of many sidecars one does it.';
+
 CREATE TABLE odin.members (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   role_name text NOT NULL CHECK (role_name <> ''),

@@ -44,7 +44,8 @@ CREATE TABLE odin.printers (
 COMMENT ON TABLE odin.printers IS 'Machines. What they do now is in printer_state; what lies on them in beds; credentials are nowhere near this table.';
 COMMENT ON COLUMN odin.printers.hour_rate IS 'Cost of an hour on this machine; NULL = price / life_hours, else the rate card''s.';
 COMMENT ON COLUMN odin.printers.is_held IS 'Held by a person: nothing new starts here.';
-COMMENT ON COLUMN odin.printers.auto_dispatch IS 'The farm may start the next fitting job by itself once the bed is clear.';
+COMMENT ON COLUMN odin.printers.auto_dispatch IS 'The farm may start the next fitting job by itself once the bed is clear, where the org allows it (setting auto_dispatch).';
+CREATE INDEX printers_auto ON odin.printers (id) WHERE auto_dispatch;
 CREATE INDEX printers_by_group ON odin.printers (org_id, group_name) WHERE group_name IS NOT NULL;
 
 CREATE TABLE odin.printer_slots (
@@ -131,10 +132,12 @@ CREATE TABLE odin.printer_state (
   error_code        text,
   error_message     text,
   error_at          timestamptz,
+  dispatch_tried_at timestamptz,
   CONSTRAINT printer_state_printer_fk FOREIGN KEY (org_id, printer_id) REFERENCES odin.printers (org_id, id) ON DELETE CASCADE
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
 COMMENT ON TABLE odin.printer_state IS 'What each printer last said, and when. finished and failed differ from idle: the plate is not clear. Written by the worker that holds the printer.';
 COMMENT ON COLUMN odin.printer_state.reported_at IS 'When the printer last answered; NULL = never. Old = the state is not to be trusted.';
+COMMENT ON COLUMN odin.printer_state.dispatch_tried_at IS 'When odin.dispatch_ready() last looked for a job for this printer in vain.';
 CREATE INDEX printer_state_org ON odin.printer_state (org_id);
 
 CREATE TABLE odin.printer_totals (

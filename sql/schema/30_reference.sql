@@ -110,4 +110,4 @@ INSERT INTO odin.reference_platforms(position, slug, name, pricing, per_printer,
   (5, 'obico', 'Obico', 'freemium', 4, 0, true, '{"moonraker"}', 'yes', '{"remoteMonitoring","failureDetection","api","selfHosted","cameraFeeds","notifications"}', '{}', false),
   (6, 'odin', 'O.D.I.N.', 'flat-rate', 0, 15, true, '{"bambu-mqtt","moonraker","prusalink","elegoo-sdcp"}', 'yes', '{"multiProtocol","scheduling","queueManagement","remoteMonitoring","failureDetection","filamentTracking","orderTracking","profitability","multiUser","api","selfHosted","unlimitedPrinters","cameraFeeds","notifications"}', '{}', true);
 GRANT SELECT ON odin.reference_printers, odin.reference_filaments, odin.reference_platforms TO odin_viewer, odin_customer;
-GRANT INSERT, UPDATE, DELETE ON odin.reference_printers, odin.reference_filaments, odin.reference_platforms TO odin_admin;
+-- One set for all orgs: an administrator is one org's, so only the database's own administrator changes it.

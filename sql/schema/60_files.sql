@@ -80,7 +80,8 @@ INSERT INTO odin.error_codes(code, sqlstate, status, retriable, meaning, hint) V
   ('upload_not_found', 'OD603', 404, false, 'No such open upload of this caller.', 'Begin the upload again.'),
   ('store_full', 'OD604', 507, false, 'The org''s files would take more room than it has.', 'Remove files, or an administrator sets max_store_mb in odin.orgs.settings.'),
   ('link_expired', 'OD605', 410, false, 'This download link is too old or was altered.', 'Ask for a new one with get_file.'),
-  ('file_unreadable', 'OD606', 422, false, 'The file is not what its name says, or is damaged.', NULL);
+  ('file_unreadable', 'OD606', 422, false, 'The file is not what its name says, or is damaged.', NULL),
+  ('egress_refused', 'OD607', 403, false, 'The sidecar may not go to this address.', 'The operator adds the host to ODIN_EGRESS_ALLOW, or the farm''s own network to ODIN_EGRESS_PRIVATE.');
 INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
   ('file_names_path_check', 'validation_failed', 'A name in the store has no empty, . or .. parts, no backslash and at most 400 characters.', NULL);
 INSERT INTO odin.toolsets(name, description) VALUES

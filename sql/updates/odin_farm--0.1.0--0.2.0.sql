@@ -1,2 +1,3 @@
--- 0.2.0 brings the generic records. Only new tables: nothing of 0.1.0 is altered.
+-- 0.2.0 brings the generic records and the knowledge base. Only new tables: nothing of 0.1.0 is altered.
 -- @include schema/70_records.sql
+-- @include schema/71_knowledge.sql

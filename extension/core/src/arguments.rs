@@ -4,7 +4,7 @@
 use crate::nearest::nearest;
 use crate::problems::{problem, Problem};
 use jsonschema::Validator;
-use serde_json::{json, Map, Value};
+use serde_json::{json, Map, Number, Value};
 use std::fmt;
 
 /// What a tool accepts, compiled once and kept by the backend.
@@ -145,9 +145,9 @@ impl Spec {
             return; // a null for an optional argument is the same as leaving it out
         }
         let value = self.coerce(known, value);
-        // JSON Schema calls 1e300 an integer; no integer of the database holds it.
-        let whole = value.is_f64() && value.as_f64().is_some_and(|f| f.fract() == 0.0);
-        if whole && self.takes(known, "integer") && !self.takes(known, "number") {
+        // JSON Schema knows no largest integer; the database does.
+        let endless = value.as_number().is_some_and(is_whole) && value.as_i64().is_none();
+        if endless && self.takes(known, "integer") && !self.takes(known, "number") {
             problems.push(Problem::new(
                 known,
                 format!("{known}: {value} is too large"),
@@ -225,10 +225,19 @@ impl Spec {
     }
 }
 
-/// 1.0 as 1: JSON Schema calls it an integer, SQL does not. Past 2^53 it was no exact number anyway.
+/// 1.0 as 1: JSON Schema calls it an integer, SQL does not.
 fn whole_number(value: &Value) -> Option<Value> {
-    let float = value.as_f64().filter(|_| value.is_f64())?;
-    (float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0).then(|| json!(float as i64))
+    let number = value.as_number().filter(|n| is_whole(n))?.to_string();
+    let (whole, _) = number.split_once('.')?;
+    whole.parse::<i64>().ok().map(|n| json!(n))
+}
+
+/// By its digits, not by its value as a float: that is rounded past 2^53.
+fn is_whole(number: &Number) -> bool {
+    match number.to_string().split_once('.') {
+        Some((_, fraction)) => fraction.bytes().all(|b| b == b'0'),
+        None => true,
+    }
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -302,6 +311,31 @@ mod tests {
         );
         assert!(refused(json!({"model_id": 4.5})).contains("is not an integer"));
         assert!(refused(json!({"model_id": 1e300})).contains("model_id"));
+    }
+
+    #[test]
+    fn a_number_keeps_every_digit() {
+        let sent =
+            r#"{"model_id": 9007199254740993.0, "price": 12345678901234567.8901, "quantity": 2}"#;
+        let spec = Spec::compile(&json!({"schema": {"type": "object", "properties": {
+            "model_id": {"type": "integer"}, "quantity": {"type": "integer"},
+            "price": {"type": "number", "maximum": 12345678901234568.0}}}}))
+        .expect("the test's own schema compiles");
+        let prepared = spec
+            .prepare(serde_json::from_str(sent).expect("JSON"))
+            .into_json();
+        assert_eq!(
+            prepared["arguments"].to_string(),
+            r#"{"model_id":9007199254740993,"price":12345678901234567.8901,"quantity":2}"#
+        );
+        let sent = r#"{"model_id": 123456789012345678901234567890}"#;
+        let refused = spec
+            .prepare(serde_json::from_str(sent).expect("JSON"))
+            .into_json();
+        assert!(
+            refused["detail"].to_string().contains("is too large"),
+            "{refused}"
+        );
     }
 
     #[test]

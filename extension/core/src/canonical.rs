@@ -1,7 +1,6 @@
 //! One text for one value: keys sorted, no blanks, 1.0 and 1 alike. Fingerprints are taken of it.
 
 use serde_json::Value;
-use std::fmt::Write;
 
 /// The canonical text of a JSON value.
 pub fn canonical(value: &Value) -> String {
@@ -47,16 +46,16 @@ fn write_string(text: &str, out: &mut String) {
     out.push_str(&Value::String(text.to_owned()).to_string());
 }
 
+/// Digit for digit, but for zeros that mean nothing: 1.50 is 1.5, and 1.0 is 1.
 fn write_number(n: &serde_json::Number, out: &mut String) {
-    match n.as_f64() {
-        // Beyond 2^53 a float is no longer exact: such integers keep their own digits.
-        Some(f) if n.is_f64() && f.fract() == 0.0 && f.abs() < 9_007_199_254_740_992.0 => {
-            let _ = write!(out, "{}", f as i64);
+    let text = n.to_string();
+    let short = match text.split_once('.') {
+        Some((_, fraction)) if fraction.bytes().all(|b| b.is_ascii_digit()) => {
+            text.trim_end_matches('0').trim_end_matches('.')
         }
-        _ => {
-            let _ = write!(out, "{n}");
-        }
-    }
+        _ => text.as_str(),
+    };
+    out.push_str(if short == "-0" { "0" } else { short });
 }
 
 #[cfg(test)]
@@ -80,5 +79,11 @@ mod tests {
             canonical(&json!(9_007_199_254_740_992_i64))
         );
         assert_ne!(canonical(&json!("1")), canonical(&json!(1)));
+        let text = "[0.12345678901234567890,100,1.50,123456789012345678901234567890,0.0]";
+        let parsed: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(
+            canonical(&parsed),
+            "[0.1234567890123456789,100,1.5,123456789012345678901234567890,0]"
+        );
     }
 }

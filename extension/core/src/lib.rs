@@ -15,7 +15,7 @@ pub use nearest::nearest;
 pub use plan::plan;
 
 use hmac::{Hmac, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 /// HMAC-SHA256; the seal of preview tokens and request states.
 pub fn hmac_sha256(secret: &[u8], message: &[u8]) -> Vec<u8> {
@@ -29,8 +29,39 @@ pub fn hmac_sha256(secret: &[u8], message: &[u8]) -> Vec<u8> {
     }
 }
 
+/// What the key table holds of a credential (64 hexadecimal digits, lower case): the SHA-256 of its bytes. None for anything else.
+pub fn key_hash(credential: &str) -> Option<Vec<u8>> {
+    let digits = credential.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let digit = |c: u8| (!c.is_ascii_uppercase()).then(|| char::from(c).to_digit(16))?;
+    let mut bytes = [0u8; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(Sha256::digest(bytes).to_vec())
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn only_sixty_four_digits_are_a_credential() {
+        let zeros = "0".repeat(64);
+        let hash = super::key_hash(&zeros).unwrap();
+        assert_eq!(hash[..4], [0x66, 0x68, 0x7a, 0xad]);
+        for wrong in [
+            "",
+            "0",
+            &zeros[1..],
+            &"g".repeat(64),
+            &"A".repeat(64),
+            &"é".repeat(32),
+        ] {
+            assert_eq!(super::key_hash(wrong), None, "{wrong}");
+        }
+    }
+
     #[test]
     fn hmac_matches_rfc_4231_case_2() {
         let tag = super::hmac_sha256(b"Jefe", b"what do ya want for nothing?");

@@ -85,6 +85,10 @@ impl Files {
         Files { db }
     }
 
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
     pub async fn open(&self, sha256: &str, org: i64) -> Result<Stored, FileError> {
         let answer: Value = match self.db.quick(WORKER_FILE, &[&sha256, &org]).await {
             // SQL's NULL is no JSON value.
@@ -145,6 +149,7 @@ impl Files {
             db: self.db.clone(),
             upload: answer["upload"].as_i64().ok_or(FileError::Missing)?,
             role: role.to_owned(),
+            most: answer["max_bytes"].as_u64().ok_or(FileError::Missing)?,
             chunks: 0,
             hash: Sha256::new(),
             chunker: Chunker::default(),
@@ -157,12 +162,18 @@ pub struct Writer {
     db: Db,
     upload: i64,
     role: String,
+    most: u64,
     chunks: i32,
     hash: Sha256,
     chunker: Chunker,
 }
 
 impl Writer {
+    /// Larger than this the org allows no file.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         self.hash.update(bytes);
         for chunk in self.chunker.push(bytes) {

@@ -4,7 +4,7 @@
 pub mod confirm;
 mod crash;
 mod driver;
-pub mod http;
+mod http;
 mod keeper;
 mod moonraker;
 mod octoprint;

@@ -1,4 +1,7 @@
-//! Printers' credentials: sealed here before they reach the database, opened here to be used. The key stays with the sidecars.
+//! Credentials of printers and tokens of model sites: sealed here before they reach the database, opened here to be used.
+//! The key stays with the sidecars.
+
+use std::fmt::Display;
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine;
@@ -10,8 +13,25 @@ const MARK: &str = "sealed:v1:";
 const NONCE: usize = 12;
 
 /// Arguments that are sealed on their way into the database, whatever face they come through.
-pub const SEALED_TOOL: &str = "set_printer_credentials";
-pub const SEALED_ARGUMENTS: [&str; 4] = ["api_key", "username", "password", "access_code"];
+struct Sealed {
+    tool: &'static str,
+    /// The argument that says what the secret is for; it can be opened for nothing else.
+    bound_to: &'static str,
+    arguments: &'static [&'static str],
+}
+
+const SEALED: [Sealed; 2] = [
+    Sealed {
+        tool: "set_printer_credentials",
+        bound_to: "printer_id",
+        arguments: &["api_key", "username", "password", "access_code"],
+    },
+    Sealed {
+        tool: "set_source_token",
+        bound_to: "source",
+        arguments: &["token"],
+    },
+];
 
 #[derive(Clone)]
 pub struct Keyring {
@@ -55,10 +75,10 @@ impl std::str::FromStr for Keyring {
 }
 
 impl Keyring {
-    /// Bound to its printer, so that it cannot be moved to another row. The nonce comes from what is sealed: the same
+    /// Bound to its printer or site, so that it cannot be moved to another row. The nonce comes from what is sealed: the same
     /// call twice is the same text, and idempotency keys keep working.
-    pub fn seal(&self, printer: i64, plain: &str) -> Result<String, String> {
-        let aad = printer.to_string();
+    pub fn seal(&self, bound_to: impl Display, plain: &str) -> Result<String, String> {
+        let aad = bound_to.to_string();
         let mut context = hmac::Context::with_key(&self.nonce);
         context.update(aad.as_bytes());
         context.update(b"\n");
@@ -78,11 +98,11 @@ impl Keyring {
         Ok(format!("{MARK}{}", URL_SAFE_NO_PAD.encode(out)))
     }
 
-    pub fn open(&self, printer: i64, sealed: &str) -> Option<String> {
+    pub fn open(&self, bound_to: impl Display, sealed: &str) -> Option<String> {
         let bytes = URL_SAFE_NO_PAD.decode(sealed.strip_prefix(MARK)?).ok()?;
         let (nonce, rest) = bytes.split_at_checked(NONCE)?;
         let mut rest = rest.to_vec();
-        let aad = printer.to_string();
+        let aad = bound_to.to_string();
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let plain = self
             .seal
@@ -105,14 +125,15 @@ pub fn seal_arguments(
         ),
         tool => (tool, arguments),
     };
-    let Some(object) = inner.as_object().filter(|_| tool == SEALED_TOOL) else {
+    let (Some(kind), Some(object)) = (SEALED.iter().find(|s| s.tool == tool), inner.as_object())
+    else {
         return Ok(None);
     };
     let mut rest = object.clone();
     let mut secret = serde_json::Map::new();
-    for name in SEALED_ARGUMENTS {
-        if let Some(value) = rest.remove(name) {
-            secret.insert(name.to_owned(), value);
+    for name in kind.arguments {
+        if let Some(value) = rest.remove(*name) {
+            secret.insert((*name).to_owned(), value);
         }
     }
     let refuse = |detail: &str, hint: &str| serde_json::json!({"code": "validation_failed", "detail": detail, "status": 422, "retriable": false, "hint": hint});
@@ -125,14 +146,18 @@ pub fn seal_arguments(
             "The operator sets ODIN_SECRET_KEY (64 hex digits) or ODIN_SECRET_KEY_FILE, the same for every sidecar.",
         ));
     };
-    let Some(printer) = rest.get("printer_id").and_then(Value::as_i64) else {
-        return Err(refuse(
-            "printer_id: is required",
-            "Give the printer's number.",
-        ));
+    let bound_to = match rest.get(kind.bound_to) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => {
+            return Err(refuse(
+                &format!("{}: is required", kind.bound_to),
+                "Say what the credentials are for.",
+            ))
+        }
     };
     let sealed = keyring
-        .seal(printer, &Value::Object(secret).to_string())
+        .seal(bound_to, &Value::Object(secret).to_string())
         .map_err(|e| refuse(&e, ""))?;
     rest.insert("sealed".into(), sealed.into());
     let rest = Value::Object(rest);
@@ -174,18 +199,18 @@ mod tests {
     #[test]
     fn credentials_never_leave_in_clear() {
         let arguments = json!({"printer_id": 7, "api_key": "s3cret", "idempotency_key": "k"});
-        let sent = seal_arguments(Some(&keyring()), SEALED_TOOL, &arguments)
+        let sent = seal_arguments(Some(&keyring()), SEALED[0].tool, &arguments)
             .unwrap()
             .unwrap();
         assert!(!sent.to_string().contains("s3cret"));
         assert_eq!(sent["idempotency_key"], "k");
-        let wrapped = json!({"name": SEALED_TOOL, "arguments": arguments});
+        let wrapped = json!({"name": SEALED[0].tool, "arguments": arguments});
         let sent = seal_arguments(Some(&keyring()), "call_tool", &wrapped)
             .unwrap()
             .unwrap();
         assert!(!sent.to_string().contains("s3cret"));
         assert!(sent["arguments"]["sealed"].is_string());
-        assert!(seal_arguments(None, SEALED_TOOL, &arguments).is_err());
+        assert!(seal_arguments(None, SEALED[0].tool, &arguments).is_err());
         assert_eq!(seal_arguments(None, "queue_job", &arguments).unwrap(), None);
     }
 }

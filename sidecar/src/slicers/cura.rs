@@ -8,6 +8,7 @@ use serde_json::{json, Map, Value as Json};
 
 use super::formula::{evaluate, Names, Value};
 
+#[derive(Clone)]
 pub struct Cura {
     pub engine: PathBuf,
     pub resources: PathBuf,

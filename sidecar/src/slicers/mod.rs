@@ -12,11 +12,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{json, Value};
 
 use crate::config::SlicerOptions;
-use crate::db::Db;
 use cura::Cura;
 use presets::Orca;
-
-const PUBLISH: &str = "SELECT to_jsonb(odin.worker_publish_slicers($1))";
 
 pub struct Slicers {
     pub cura: Result<Cura, String>,
@@ -37,35 +34,34 @@ impl Slicers {
         }
     }
 
-    /// What is here, as the database keeps it for checks and lists.
+    /// What is here, as the database keeps it for checks and lists. Hundreds of files are read for it: not on the
+    /// runtime's threads. Programs are started from those all the same, because a slicer dies with the thread that forked it.
     pub async fn describe(&self) -> Value {
         let mut all = Vec::new();
         if let Ok(cura) = &self.cura {
             let version = process::version(&cura.engine, &["help"]).await;
-            all.push(
-                json!({"slicer": "cura", "version": version, "settings": cura.settings(),
-                            "presets": {"machine": cura.printers()}}),
-            );
+            let cura = cura.clone();
+            let (settings, printers) = beside(move || (cura.settings(), cura.printers())).await;
+            all.push(json!({"slicer": "cura", "version": version, "settings": settings, "presets": {"machine": printers}}));
         }
         if let Ok(prusa) = &self.prusa {
             let version = process::version(prusa, &["--help"]).await;
             all.push(json!({"slicer": "prusa", "version": version, "settings": ini::settings(prusa).await, "presets": {}}));
         }
         if let Ok(orca) = &self.orca {
-            let presets = orca.presets();
+            let orca = orca.clone();
+            let presets = beside(move || orca.presets()).await;
             all.push(
                 json!({"slicer": "orca", "version": null, "settings": {}, "presets": presets}),
             );
         }
         Value::Array(all)
     }
+}
 
-    pub async fn publish(&self, db: &Db) {
-        let about = self.describe().await;
-        if let Err(e) = db.quick(PUBLISH, &[&about]).await {
-            tracing::warn!(error = %e, "the slicers of this sidecar could not be announced");
-        }
-    }
+/// On a thread that may block; nothing at all if it gave up.
+async fn beside<T: Default + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_default()
 }
 
 /// Without the folders of workers that were killed: no slice takes an hour.

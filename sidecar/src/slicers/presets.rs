@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{json, Map, Value};
 
+#[derive(Clone)]
 pub struct Orca {
     pub command: PathBuf,
     pub profiles: PathBuf,

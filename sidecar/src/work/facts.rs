@@ -4,7 +4,8 @@ use odin_meta::{inspect, Inspected, Limits, Picture};
 use serde_json::{json, Value};
 use tokio::runtime::Handle;
 
-use super::jobs::{refusal, Job, Live, Trouble};
+use super::claims::Job;
+use super::jobs::{refusal, Live, Trouble};
 use super::shop::Shop;
 use crate::files::{FileError, StoredFile, Written};
 

@@ -2,53 +2,18 @@
 //! its end are recorded in one transaction, so a worker that dies or loses the lease leaves nothing behind.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{json, Value};
-use tokio::sync::{broadcast, watch, Semaphore};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::claims::{hold, Desk, Job};
 use super::shop::Shop;
-use crate::db::{Channel, Db, Listener};
+use crate::db::Db;
+use crate::egress::EgressError;
 use crate::files::FileError;
 
-const CLAIM: &str = "SELECT odin.worker_claim_tasks($1, $2, $3, $4)";
-const HEARTBEAT: &str = "SELECT odin.worker_heartbeat($1, $2, $3, $4)";
 const FINISH: &str = "SELECT to_jsonb(odin.worker_finish($1, $2, $3))";
-
-const LEASE_SECONDS: i32 = 30;
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(8);
-const LOOK_ANYWAY: Duration = Duration::from_secs(3);
-const PROGRESS_EVERY: Duration = Duration::from_millis(500);
-
-/// A claimed task.
-#[derive(Clone, Debug)]
-pub struct Job {
-    pub id: String,
-    pub fence: i64,
-    pub kind: String,
-    pub role: String,
-    pub org: i64,
-    pub arguments: Value,
-}
-
-impl Job {
-    fn read(row: &Value) -> Option<Job> {
-        Some(Job {
-            id: row["id"].as_str()?.to_owned(),
-            fence: row["fence"].as_i64()?,
-            kind: row["kind"].as_str()?.to_owned(),
-            role: row["role"].as_str()?.to_owned(),
-            org: row["org_id"].as_i64()?,
-            arguments: row["arguments"].clone(),
-        })
-    }
-
-    pub fn text(&self, name: &str) -> &str {
-        self.arguments[name].as_str().unwrap_or_default()
-    }
-}
 
 /// Why a task did not end well.
 #[derive(Debug)]
@@ -74,6 +39,16 @@ impl From<FileError> for Trouble {
     }
 }
 
+impl From<EgressError> for Trouble {
+    fn from(error: EgressError) -> Self {
+        if error.retriable() {
+            Trouble::Again(error.to_string())
+        } else {
+            Trouble::Final(error.to_json())
+        }
+    }
+}
+
 /// An error object of a task.
 pub fn refusal(code: &str, status: u16, detail: impl Into<String>) -> Value {
     json!({"code": code, "status": status, "retriable": false, "detail": detail.into()})
@@ -95,85 +70,8 @@ impl Live {
     }
 }
 
-/// Claims tasks of `kinds`, at most `most` at once, until the sidecar stops.
-pub async fn run(
-    shop: Arc<Shop>,
-    db: Db,
-    listener: Arc<Listener>,
-    kinds: Vec<&'static str>,
-    most: usize,
-    stop: CancellationToken,
-) {
-    let worker = format!("{}-{}", std::process::id(), crate::random_id());
-    let free = Arc::new(Semaphore::new(most));
-    let mut wake = listener.subscribe();
-    let mut running = JoinSet::new();
-    loop {
-        while running.try_join_next().is_some() {}
-        let room = free.available_permits();
-        let claimed = if room > 0 {
-            claim(&db, &worker, &kinds, room).await
-        } else {
-            Vec::new()
-        };
-        let full_hand = !claimed.is_empty() && claimed.len() == room;
-        for job in claimed {
-            let Ok(permit) = free.clone().try_acquire_owned() else {
-                break;
-            };
-            let (shop, db, wake, stop) =
-                (shop.clone(), db.clone(), listener.subscribe(), stop.clone());
-            running.spawn(async move {
-                work(&shop, &db, &job, wake, stop).await;
-                drop(permit);
-            });
-        }
-        if full_hand && free.available_permits() > 0 {
-            continue;
-        }
-        tokio::select! {
-            () = woken(&mut wake) => {}
-            _ = running.join_next(), if !running.is_empty() => {}
-            () = tokio::time::sleep(LOOK_ANYWAY) => {}
-            () = stop.cancelled() => break,
-        }
-    }
-    // Each running job hands its lease back by itself.
-    while running.join_next().await.is_some() {}
-}
-
-async fn woken(wake: &mut broadcast::Receiver<Channel>) {
-    loop {
-        match wake.recv().await {
-            Ok(Channel::Work) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
-    }
-}
-
-async fn claim(db: &Db, worker: &str, kinds: &[&'static str], most: usize) -> Vec<Job> {
-    let most = i32::try_from(most).unwrap_or(i32::MAX);
-    match db
-        .quick(CLAIM, &[&worker, &kinds, &most, &LEASE_SECONDS])
-        .await
-    {
-        Ok(Value::Array(rows)) => rows.iter().filter_map(Job::read).collect(),
-        Ok(_) => Vec::new(),
-        Err(e) => {
-            tracing::debug!(error = %e, "cannot claim tasks");
-            Vec::new()
-        }
-    }
-}
-
-async fn work(
-    shop: &Shop,
-    db: &Db,
-    job: &Job,
-    wake: broadcast::Receiver<Channel>,
-    stop: CancellationToken,
-) {
+/// One task to its end, or until it is taken away.
+pub async fn work(shop: Arc<Shop>, desk: Desk, job: Job) {
     let started = std::time::Instant::now();
     let (sender, progress) = watch::channel(None);
     let live = Live {
@@ -181,12 +79,12 @@ async fn work(
         progress: sender,
     };
     let outcome = {
-        let carried = shop.carry_out(job, &live);
+        let carried = shop.carry_out(&job, &live);
         tokio::pin!(carried);
         tokio::select! {
             outcome = &mut carried => outcome,
             // Cancelled, lost, or the sidecar stops: the work is told, and ends (a slicer's processes are killed).
-            () = guard(db, job, progress, wake, stop.clone()) => {
+            () = hold(&desk, &job, progress) => {
                 live.cancel.cancel();
                 match carried.await {
                     // It was ready at the same moment: the fence decides.
@@ -212,7 +110,7 @@ async fn work(
             );
             json!({"status": "retry", "message": reason, "error": {"code": -32603, "message": reason}})
         }
-        Err(Trouble::Stopped) if stop.is_cancelled() => {
+        Err(Trouble::Stopped) if desk.stop.is_cancelled() => {
             json!({"status": "retry", "delay_seconds": 0, "message": "handed over", "error": {"code": -32603, "message": "the worker stopped"}})
         }
         Err(Trouble::Stopped) => {
@@ -225,7 +123,7 @@ async fn work(
             return;
         }
     };
-    record(db, job, &answer, took).await;
+    record(&desk.db, &job, &answer, took).await;
 }
 
 async fn record(db: &Db, job: &Job, answer: &Value, took: u64) {
@@ -244,39 +142,6 @@ async fn record(db: &Db, job: &Job, answer: &Value, took: u64) {
             if let Err(e) = db.quick(FINISH, &[&job.id, &job.fence, &failed]).await {
                 tracing::warn!(task = job.id, error = %e, "its lease will run out");
             }
-        }
-    }
-}
-
-/// Keeps the lease and writes progress down. Returns when the task is no longer ours to do.
-async fn guard(
-    db: &Db,
-    job: &Job,
-    mut progress: watch::Receiver<Option<Value>>,
-    mut wake: broadcast::Receiver<Channel>,
-    stop: CancellationToken,
-) {
-    let mut beat = tokio::time::interval(HEARTBEAT_EVERY);
-    beat.tick().await;
-    loop {
-        let status = tokio::select! {
-            Ok(()) = progress.changed() => {
-                tokio::time::sleep(PROGRESS_EVERY).await;
-                progress.borrow_and_update().clone().unwrap_or_else(|| json!({}))
-            }
-            _ = beat.tick() => json!({}),
-            // Perhaps it was cancelled.
-            () = woken(&mut wake) => json!({}),
-            () = stop.cancelled() => return,
-        };
-        match db
-            .quick(HEARTBEAT, &[&job.id, &job.fence, &LEASE_SECONDS, &status])
-            .await
-        {
-            Ok(answer) if answer["ok"] == Value::Bool(true) => {}
-            Ok(_) => return,
-            // The lease outlives a short outage; the fence guards the rest.
-            Err(e) => tracing::warn!(task = job.id, error = %e, "missed a heartbeat"),
         }
     }
 }

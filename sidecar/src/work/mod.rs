@@ -1,12 +1,18 @@
 //! Background work: rows in the database that any sidecar may carry out, as odin_worker.
 
+mod claims;
+mod document;
+mod embed;
 mod facts;
 mod jobs;
 mod shop;
 mod slice;
+mod source;
 mod tasks;
 mod ticker;
 pub mod wait;
+
+pub use document::read_pdf;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Common, DatabaseUrl, WorkOptions, Worker};
 use crate::db::Db;
+use crate::egress::Egress;
 use crate::files::Files;
 use crate::slicers::Slicers;
+use claims::Desk;
 use shop::Shop;
 
+const PUBLISH: &str = "SELECT to_jsonb(odin.worker_publish_slicers($1))";
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(600);
 
 /// What runs beside the requests; ends when the sidecar stops.
@@ -48,6 +57,7 @@ pub fn start(
     running.spawn(crate::sign_in::fetch_keys(
         db.clone(),
         listener.clone(),
+        Egress::new(&common.egress)?,
         stop.clone(),
     ));
     if work.most_printers > 0 {
@@ -60,28 +70,38 @@ pub fn start(
             stop.clone(),
         ));
     }
-    running.spawn(tasks::run(
-        db.clone(),
-        listener.clone(),
+    let desk = Desk {
+        db: db.clone(),
+        listener: listener.clone(),
+        stop: stop.clone(),
+    };
+    running.spawn(claims::run(
+        desk.clone(),
+        vec!["tool"],
         work.task_workers,
-        stop.clone(),
+        tasks::work,
     ));
     let shop = Arc::new(Shop {
         files: Files::new(db.clone()),
         slicers: Slicers::find(&work.slicers),
+        egress: Egress::new(&common.egress)?,
+        thingiverse: work.thingiverse_url.clone(),
+        keyring: common.keyring()?,
     });
-    // Reading files never waits behind slices.
-    for (kinds, most) in [(vec!["facts"], 2), (vec!["slice"], work.slice_workers)] {
+    // Reading files never waits behind slices, and neither waits behind a slow site.
+    for (kinds, most) in [
+        (vec!["facts", "document"], 2),
+        (vec!["source"], 4),
+        (vec!["slice"], work.slice_workers),
+    ] {
         if most > 0 {
-            running.spawn(jobs::run(
-                shop.clone(),
-                db.clone(),
-                listener.clone(),
-                kinds,
-                most,
-                stop.clone(),
-            ));
+            let shop = shop.clone();
+            let work = move |desk, job| jobs::work(shop.clone(), desk, job);
+            running.spawn(claims::run(desk.clone(), kinds, most, work));
         }
+    }
+    if let Some(embedder) = common.embedder()? {
+        running.spawn(embed::run(embedder, db.clone(), listener, stop.clone()));
     }
     if work.slice_workers > 0 {
         running.spawn(announce(shop, db.clone(), stop.clone()));
@@ -92,10 +112,13 @@ pub fn start(
     })
 }
 
-/// Which slicers there are: told at the start and now and then, for a database that was restored or a slicer that came.
+/// Which slicers there are: told at the start and again now and then, because what nobody repeats counts as gone.
 async fn announce(shop: Arc<Shop>, db: Db, stop: CancellationToken) {
+    let about = shop.slicers.describe().await;
     loop {
-        shop.slicers.publish(&db).await;
+        if let Err(e) = db.quick(PUBLISH, &[&about]).await {
+            tracing::warn!(error = %e, "the slicers of this sidecar could not be announced");
+        }
         tokio::select! {
             () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
             () = stop.cancelled() => return,

@@ -2,23 +2,35 @@
 
 use serde_json::Value;
 
+use super::claims::Job;
+use super::document;
 use super::facts;
-use super::jobs::{refusal, Job, Live, Trouble};
+use super::jobs::{refusal, Live, Trouble};
 use super::slice;
+use super::source;
+use crate::egress::Egress;
 use crate::files::Files;
+use crate::printers::secrets::Keyring;
 use crate::slicers::Slicers;
 
 pub struct Shop {
     pub files: Files,
     pub slicers: Slicers,
+    pub egress: Egress,
+    /// Where Thingiverse's interface is.
+    pub thingiverse: url::Url,
+    /// Opens the orgs' tokens.
+    pub keyring: Option<Keyring>,
 }
 
 impl Shop {
     /// The answer that ends the task: {"status": "complete", "result", "files", ...}.
     pub async fn carry_out(&self, job: &Job, live: &Live) -> Result<Value, Trouble> {
         match job.kind.as_str() {
+            "document" => document::carry_out(self, job, live).await,
             "facts" => facts::carry_out(self, job, live).await,
             "slice" => slice::carry_out(self, job, live).await,
+            "source" => source::carry_out(self, job, live).await,
             other => Err(Trouble::Final(refusal(
                 "internal_error",
                 500,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use odin_meta::{read_gcode, Facts, Limits};
 use serde_json::{json, Map, Value};
 
-use super::jobs::{refusal, Job, Live, Trouble};
+use super::claims::Job;
+use super::jobs::{refusal, Live, Trouble};
 use super::shop::Shop;
 use crate::files::{Files, Written, CHUNK};
 use crate::slicers::process::{run, Ended, NoEnd, Run};
@@ -311,6 +312,16 @@ fn exited(ended: &Ended) -> Trouble {
     }
 }
 
+/// Definitions and presets are read and worked out beside the runtime; only a wrong name or value makes that fail.
+async fn worked_out<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Trouble> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|why| Trouble::Final(refusal("validation_failed", 422, why))),
+        Err(_) => Err(failed("the settings could not be worked out")),
+    }
+}
+
 async fn cura(
     shop: &Shop,
     job: &Job,
@@ -319,13 +330,15 @@ async fn cura(
     model: &Path,
 ) -> Result<Sliced, Trouble> {
     let cura = shop.slicers.cura.as_ref().map_err(|why| missing(why))?;
-    let unknown = |why: String| Trouble::Final(refusal("validation_failed", 422, why));
     let id = job.text("printer");
-    let definition = cura.definition(id).map_err(unknown)?;
-    let none = Map::new();
-    let resolved = definition
-        .resolve(job.arguments["overrides"].as_object().unwrap_or(&none))
-        .map_err(unknown)?;
+    let (own, printer) = (cura.clone(), id.to_owned());
+    let overrides = job.arguments["overrides"].clone();
+    let resolved = worked_out(move || {
+        let none = Map::new();
+        let overrides = overrides.as_object().unwrap_or(&none);
+        own.definition(&printer)?.resolve(overrides)
+    })
+    .await?;
     let gcode = folder.join("out.gcode");
     let mut arguments: Vec<String> = ["slice", "-v", "-p", "-j"].map(str::to_owned).to_vec();
     arguments.push(cura.definition_file(id).display().to_string());
@@ -475,21 +488,22 @@ async fn orca(
     model: &Path,
 ) -> Result<Sliced, Trouble> {
     let orca = shop.slicers.orca.as_ref().map_err(|why| missing(why))?;
-    let unknown = |why: String| Trouble::Final(refusal("validation_failed", 422, why));
-    let names = &job.arguments["presets"];
-    let flat = |tier: &str| {
-        orca.flat(tier, names[tier].as_str().unwrap_or_default())
-            .map_err(unknown)
-    };
-    // What is at home in several tiers belongs to the process first.
-    let mut tiers = [
-        ("process", flat("process")?),
-        ("filament", flat("filament")?),
-        ("machine", flat("machine")?),
-    ];
-    let none = Map::new();
-    let overrides = job.arguments["overrides"].as_object().unwrap_or(&none);
-    let placed = presets::place(overrides, &mut tiers).map_err(unknown)?;
+    let (own, names) = (orca.clone(), job.arguments["presets"].clone());
+    let overrides = job.arguments["overrides"].clone();
+    let (mut tiers, placed) = worked_out(move || {
+        let flat = |tier: &str| own.flat(tier, names[tier].as_str().unwrap_or_default());
+        // What is at home in several tiers belongs to the process first.
+        let mut tiers = [
+            ("process", flat("process")?),
+            ("filament", flat("filament")?),
+            ("machine", flat("machine")?),
+        ];
+        let none = Map::new();
+        let overrides = overrides.as_object().unwrap_or(&none);
+        let placed = presets::place(overrides, &mut tiers)?;
+        Ok((tiers, placed))
+    })
+    .await?;
     let mut paths = Map::new();
     for (tier, settings) in &mut tiers {
         settings.insert("type".into(), (*tier).into());

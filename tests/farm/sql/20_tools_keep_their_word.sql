@@ -18,6 +18,8 @@ SELECT t.is((SELECT jsonb_agg(format('%s -> %s', x.name, n->>'tool')) FROM odin.
 UPDATE odin.jobs SET status = 'cancelled', cancelled_by = 'test' WHERE status IN ('pending', 'scheduled');
 SELECT t.op('queue_job', '{"model_id":1}') \g /dev/null
 UPDATE odin.printers SET auto_dispatch = true WHERE id = 1;
+SELECT t.is(to_jsonb(odin.dispatch_ready()), '0', 'W11 nothing starts by itself before the org allows it');
+SELECT t.as('admin', 'set_settings', '{"auto_dispatch":true}') \g /dev/null
 SELECT t.is(to_jsonb(odin.dispatch_ready()), '1', 'W11 a printer with auto_dispatch takes the next fitting job by itself');
 SELECT t.is((SELECT to_jsonb(c.verb) FROM odin.commands c WHERE c.printer_id = 1 AND c.state = 'queued'), '"start"', 'W11 with a start command');
 UPDATE odin.printers SET auto_dispatch = false WHERE id = 1;

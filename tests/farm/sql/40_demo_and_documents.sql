@@ -5,6 +5,23 @@ SELECT t.is(odin.demo_farm() - 'org_id' - 'jobs' - 'runs', '{"printers": 12, "sp
 SELECT t.ok((SELECT count(*) > 80 AND count(DISTINCT finished_at::date) >= 15 FROM odin.runs WHERE finished_at IS NOT NULL), 'with a month of history');
 SELECT t.ok((SELECT count(DISTINCT status) >= 4 FROM odin.orders WHERE org_id = (SELECT id FROM odin.orgs WHERE name = 'Demo Farm') AND NOT is_stock), 'orders in every stage');
 DO $d$ BEGIN PERFORM odin.demo_farm(); RAISE EXCEPTION 'made twice' USING ERRCODE = 'TT001'; EXCEPTION WHEN SQLSTATE 'OD034' THEN NULL; END $d$;
+-- Another org, another run: the same farm, to the cent, the second and the gram.
+CREATE FUNCTION t.demo_print(f bigint) RETURNS jsonb LANGUAGE sql AS $f$
+  SELECT jsonb_build_object(
+    'orders', (SELECT jsonb_agg(jsonb_build_array(o.order_number, o.status, o.ordered_at, o.due_at, o.shipped_at, o.priority, c.name, v.total) ORDER BY o.id) FROM odin.orders o LEFT JOIN odin.customers c ON c.id = o.customer_id LEFT JOIN odin.order_view v ON v.id = o.id WHERE o.org_id = f AND NOT o.is_stock),
+    'runs', (SELECT jsonb_agg(jsonb_build_array(p.name, j.name, r.status, r.good, r.scrapped, r.fail_reason, r.used_mg, r.seconds, r.cost, r.finished_at, CASE WHEN r.finished_at IS NOT NULL THEN r.started_at END) ORDER BY r.id) FROM odin.runs r JOIN odin.printers p ON p.id = r.printer_id JOIN odin.jobs j ON j.id = r.job_id WHERE r.org_id = f),
+    'jobs', (SELECT jsonb_agg(jsonb_build_array(j.name, j.status, j.pieces, j.good, j.attempt, j.due_at, j.created_at) ORDER BY j.id) FROM odin.jobs j WHERE j.org_id = f AND j.requeued_from_run_id IS NULL),
+    'spools', (SELECT jsonb_agg(jsonb_build_array(right(s.code, 3), x.name, b.balance_mg, b.reserved_mg, s.lot_number, s.storage_location) ORDER BY s.id) FROM odin.spools s JOIN odin.filaments x ON x.id = s.filament_id JOIN odin.spool_balances b ON b.spool_id = s.id WHERE s.org_id = f),
+    'use', (SELECT jsonb_agg(jsonb_build_array(m.kind, m.mg, m.at) ORDER BY m.id) FROM odin.spool_moves m WHERE m.org_id = f AND m.kind = 'consume'),
+    'bills', (SELECT jsonb_agg(jsonb_build_array(i.invoice_number, i.total, i.status, i.issued_on, i.paid_on) ORDER BY i.id) FROM odin.invoices i WHERE i.org_id = f),
+    'printers', (SELECT jsonb_agg(jsonb_build_array(p.name, s.state, t.runs, t.print_seconds) ORDER BY p.id) FROM odin.printers p JOIN odin.printer_state s ON s.printer_id = p.id JOIN odin.printer_totals t ON t.printer_id = p.id WHERE p.org_id = f),
+    'alerts', (SELECT jsonb_agg(jsonb_build_array(a.type, regexp_replace(a.title, 'DEMO-[0-9]+', 'DEMO'), a.is_read) ORDER BY a.id) FROM odin.alerts a WHERE a.org_id = f),
+    'service', (SELECT jsonb_agg(jsonb_build_array(l.printer_name, l.task_name, l.performed_at::date) ORDER BY l.id) FROM odin.maintenance_log l WHERE l.org_id = f)) $f$;
+INSERT INTO odin.orgs(name) VALUES ('Demo Again');
+SELECT odin.demo_farm(id) FROM odin.orgs WHERE name = 'Demo Again' \g /dev/null
+SELECT t.is(again.part, first.part, 'a second demo farm is the same as the first: ' || first.key) FROM (SELECT e.key, e.value AS part FROM odin.orgs o, jsonb_each(t.demo_print(o.id)) e WHERE o.name = 'Demo Farm') first
+  JOIN (SELECT e.key, e.value AS part FROM odin.orgs o, jsonb_each(t.demo_print(o.id)) e WHERE o.name = 'Demo Again') again USING (key) ORDER BY 1;
+SELECT t.ok((SELECT count(DISTINCT at::date) >= 15 FROM odin.spool_moves WHERE kind = 'consume'), 'filament was used day by day');
 \ir ../invariants.sql
 SELECT odin.add_member('ft_viewer', (SELECT id FROM odin.orgs WHERE name = 'Demo Farm')) \g /dev/null
 SELECT t.is(to_jsonb((SELECT count(*) FROM odin_bi.fact_runs)), to_jsonb((SELECT count(*) FROM odin.runs WHERE finished_at IS NOT NULL AND status <> 'released')), 'the reporting schema counts every finished run');

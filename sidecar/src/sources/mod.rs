@@ -1,0 +1,3 @@
+//! Model sites: where designs come from, and what each says about them.
+
+pub mod thingiverse;
