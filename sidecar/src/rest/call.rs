@@ -72,13 +72,19 @@ fn ascii(headers: &HeaderMap, name: &str, shown: &str) -> Result<Option<String>,
 pub fn dry_run(headers: &HeaderMap) -> Result<bool, Value> {
     match headers.get("x-dry-run") {
         None => Ok(false),
-        Some(value) => value.to_str().ok().and_then(truthy).ok_or_else(|| {
+        Some(value) => said(value).and_then(truthy).ok_or_else(|| {
             invalid(
                 "X-Dry-Run",
                 "must be true, 1, yes or on; or false, 0, no, off",
             )
         }),
     }
+}
+
+/// A header's word; an empty one says nothing.
+fn said(value: &HeaderValue) -> Option<&str> {
+    let word = value.to_str().ok()?;
+    Some(word).filter(|word| !word.trim().is_empty())
 }
 
 fn wants_task(headers: &HeaderMap) -> bool {
@@ -475,7 +481,9 @@ mod tests {
         assert_eq!(dry_run(&headers), Ok(false));
         headers.insert("x-dry-run", HeaderValue::from_static("Yes"));
         assert_eq!(dry_run(&headers), Ok(true));
-        headers.insert("x-dry-run", HeaderValue::from_static("y"));
-        assert!(dry_run(&headers).is_err());
+        for unclear in ["y", "", " "] {
+            headers.insert("x-dry-run", HeaderValue::from_static(unclear));
+            assert!(dry_run(&headers).is_err(), "{unclear:?}");
+        }
     }
 }
