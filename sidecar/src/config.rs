@@ -227,14 +227,74 @@ pub struct Worker {
     pub shutdown_grace: u64,
 }
 
+/// `odin-farm key`: keys of agents and programs, made and ended by a person with his own login.
+#[derive(Args, Clone, Debug)]
+pub struct Keys {
+    /// PostgreSQL as yourself (or a superuser): never the gateway's or the worker's login
+    #[arg(long, env = "ODIN_DATABASE_URL", hide_env_values = true)]
+    pub database_url: DatabaseUrl,
+    /// Everything as one line of JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub act: KeyAct,
+}
+
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum KeyAct {
+    /// Make a key; its secret goes to stdout, once
+    Mint(Mint),
+    /// The keys you may see, never a secret
+    List,
+    /// End a key at once
+    Revoke { id: i64 },
+    /// A new secret with the same rights; the old one ends after the overlap
+    Rotate {
+        id: i64,
+        /// How long the old one stays good, in minutes
+        #[arg(long, default_value_t = 60)]
+        overlap_minutes: i32,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Mint {
+    /// What it is for, as the list and the audit show it
+    pub name: String,
+    /// agent:read, agent:write, admin, or read:AREA and write:AREA (comma separated)
+    #[arg(long, value_delimiter = ',', default_value = "agent:read")]
+    pub scopes: Vec<String>,
+    /// Whose key it is; yourself if not given
+    #[arg(long)]
+    pub role: Option<String>,
+    /// Days until it ends
+    #[arg(long, default_value_t = 90, conflicts_with = "no_end")]
+    pub expires_days: i32,
+    /// It never ends
+    #[arg(long)]
+    pub no_end: bool,
+    /// Toolsets it lists (comma separated)
+    #[arg(long, value_delimiter = ',')]
+    pub toolsets: Vec<String>,
+    /// Addresses or networks it may come from (comma separated)
+    #[arg(long, value_delimiter = ',')]
+    pub allowed_ips: Vec<String>,
+    /// Calls a minute
+    #[arg(long)]
+    pub rate_per_minute: Option<i32>,
+    /// Calls at once
+    #[arg(long)]
+    pub concurrency: Option<i32>,
+}
+
 #[derive(Args, Clone, Debug)]
 pub struct Stdio {
     #[command(flatten)]
     pub common: Common,
-    /// PostgreSQL as odin_gateway (or set ODIN_URL to go through a running sidecar)
+    /// PostgreSQL as odin_gateway, no other login; used when there is no ODIN_URL
     #[arg(long, env = "ODIN_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<DatabaseUrl>,
-    /// A running sidecar, for example https://farm.example.org/mcp
+    /// A running sidecar, for example https://farm.example.org
     #[arg(long, env = "ODIN_URL")]
     pub url: Option<String>,
     /// File holding the key; otherwise ODIN_KEY. A key is never taken from the command line
@@ -255,7 +315,7 @@ impl Stdio {
             Some(path) => std::fs::read_to_string(path)
                 .map_err(|e| format!("cannot read the key file {}: {e}", path.display()))?,
             None => std::env::var("ODIN_KEY").map_err(|_| {
-                "no key: set ODIN_KEY or ODIN_KEY_FILE to a key made with odin.create_key()"
+                "no key: set ODIN_KEY or ODIN_KEY_FILE to a key made with `odin-farm key mint`"
                     .to_owned()
             })?,
         };

@@ -217,7 +217,6 @@ impl Door {
                     return Err(error("validation_failed", 400, "The body ended early.", ""));
                 };
                 if bytes.len() + chunk.len() > self.max_body {
-                    swallow(&mut stream).await;
                     return Err(too_large());
                 }
                 bytes.extend_from_slice(&chunk);
@@ -225,6 +224,11 @@ impl Door {
             Ok(bytes.freeze())
         };
         match tokio::time::timeout(self.body_timeout, read).await {
+            Ok(Err(error)) if error["status"] == 413 => {
+                // In its own time: a slow sender is told that it is too much, not that it is too late.
+                swallow(&mut stream).await;
+                Err(error)
+            }
             Ok(result) => result,
             Err(_) => {
                 self.app.metrics.refused("body_time");

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{json, Map, Value};
+use tracing::Instrument;
 
 use crate::auth::{Credential, Principal};
 use crate::db::{Db, DbError, Live};
 use crate::embed::{self, Embedder};
 use crate::printers::confirm;
 use crate::printers::secrets::{self, Keyring};
+use crate::traces;
 use crate::work::wait;
 
 /// Which face a call came through; the audit keeps it.
@@ -186,6 +188,14 @@ impl Gateway {
         let cancel = live.cancel.clone();
         let waiting = wait::Waiting::new(&call, &live, self.task_wait);
         live.limit.get_or_insert(self.call_limit);
+        let span = tracing::debug_span!(
+            "db",
+            otel.name = "SELECT odin.gateway_call",
+            otel.kind = "client",
+            db.system.name = "postgresql",
+            db.operation.name = "SELECT",
+            db.stored_procedure.name = "odin.gateway_call",
+        );
         let answer = self
             .db
             .json(
@@ -199,6 +209,7 @@ impl Gateway {
                 ],
                 live,
             )
+            .instrument(span)
             .await;
         match answer {
             // What a printer has to confirm is answered when it has.
@@ -434,7 +445,9 @@ fn call_options(caller: &Caller, call: &CallOptions) -> Value {
 
 /// Shown in pg_stat_activity while the call runs: the caller's trace (or our request id) and the tool.
 fn application_name(call: &CallOptions, caller: &Caller, tool: &str) -> String {
-    let id = call.trace_id.as_deref().unwrap_or(&caller.request_id);
+    let recorded = traces::trace_id();
+    let trace = call.trace_id.as_deref().or(recorded.as_deref());
+    let id = trace.unwrap_or(&caller.request_id);
     let mut name = format!("odin {id} {tool}");
     name.retain(|c| c.is_ascii_graphic() || c == ' ');
     // NAMEDATALEN - 1

@@ -11,6 +11,7 @@ mod egress;
 mod embed;
 mod files;
 mod gateway;
+mod keys;
 mod limits;
 mod mcp;
 mod origin;
@@ -23,6 +24,7 @@ mod sign_in;
 mod slicers;
 mod sources;
 mod telemetry;
+mod traces;
 mod work;
 
 use clap::{Parser, Subcommand};
@@ -44,6 +46,8 @@ enum Command {
     Stdio(Box<config::Stdio>),
     /// Say how ready database, sidecar, printers, slicers and model sites are
     Check(Box<check::Check>),
+    /// Make, list, rotate and end keys, with your own database login
+    Key(Box<config::Keys>),
     /// Read a PDF on stdin and write its text; the sidecar starts this for itself
     #[command(hide = true)]
     ReadPdf,
@@ -56,14 +60,8 @@ pub fn random_id() -> String {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    match &cli.command {
-        Command::ReadPdf => return ended(work::read_pdf().map(|()| true)),
-        Command::Serve(config) => telemetry::init(&config.common, "info"),
-        Command::Worker(config) => telemetry::init(&config.common, "info"),
-        // The client shows our stderr to its user.
-        Command::Stdio(config) => telemetry::init(&config.common, "warn"),
-        // Whatever is wrong is in the report.
-        Command::Check(config) => telemetry::init(config.common(), "off"),
+    if matches!(cli.command, Command::ReadPdf) {
+        return ended(work::read_pdf().map(|()| true));
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -78,14 +76,25 @@ fn main() -> std::process::ExitCode {
         }
     };
     let result = runtime.block_on(async {
+        match &cli.command {
+            Command::Serve(config) => telemetry::init(&config.common, "info")?,
+            Command::Worker(config) => telemetry::init(&config.common, "info")?,
+            // The client shows our stderr to its user.
+            Command::Stdio(config) => telemetry::init(&config.common, "warn")?,
+            // Whatever is wrong is in the report.
+            Command::Check(config) => telemetry::init(config.common(), "off")?,
+            Command::Key(_) | Command::ReadPdf => {}
+        }
         match cli.command {
             Command::Serve(config) => server::run(*config).await.map(|()| true),
             Command::Worker(config) => work::run(*config).await.map(|()| true),
             Command::Stdio(config) => mcp::stdio::run(*config).await.map(|()| true),
             Command::Check(config) => check::run(*config).await,
+            Command::Key(config) => keys::run(*config).await.map(|()| true),
             Command::ReadPdf => Ok(true),
         }
     });
+    traces::flush();
     // Reading stdin blocks a thread of the runtime: do not wait for it.
     runtime.shutdown_background();
     ended(result)

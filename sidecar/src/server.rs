@@ -11,6 +11,8 @@ use axum::Router;
 use http::{header, HeaderValue, StatusCode};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
+use tower_http::compression::CompressionLayer;
 
 use crate::app::App;
 use crate::config::Serve;
@@ -104,6 +106,11 @@ pub fn router(app: Arc<App>, config: &Serve) -> Router {
     Router::new()
         .route("/mcp", any(front::serve))
         .with_state(front)
+        // Lists are worth it; a short answer and a stream of events are not.
+        .layer(
+            CompressionLayer::new()
+                .compress_when(DefaultPredicate::new().and(SizeAbove::new(4096))),
+        )
         .merge(
             Router::new()
                 .route("/healthz", get(healthz).post(healthz))

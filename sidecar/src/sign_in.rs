@@ -17,8 +17,8 @@ use crate::app::App;
 use crate::config::Serve;
 use crate::db::{Channel, Db, Listener};
 use crate::door::Door;
+use crate::egress::{Egress, Limits};
 use crate::gateway::Gateway;
-use crate::printers::http::Http;
 use crate::rest::answer::{self, error};
 
 const METADATA: &str = "/.well-known/oauth-protected-resource";
@@ -142,7 +142,7 @@ const FETCHED: &str = "SELECT odin.worker_issuer_keys($1, $2, $3)";
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Fetch what is due: keys that a token asked for, and all of them now and then, for keys that were withdrawn.
-pub async fn fetch_keys(db: Db, listener: Arc<Listener>, stop: CancellationToken) {
+pub async fn fetch_keys(db: Db, listener: Arc<Listener>, egress: Egress, stop: CancellationToken) {
     let mut wake = listener.subscribe();
     loop {
         tokio::select! {
@@ -158,7 +158,7 @@ pub async fn fetch_keys(db: Db, listener: Arc<Listener>, stop: CancellationToken
             }
         };
         for issuer in due.as_array().into_iter().flatten() {
-            let (keys, problem) = match fetch(issuer).await {
+            let (keys, problem) = match fetch(&egress, issuer).await {
                 Ok(keys) => (Some(keys), None),
                 Err(problem) => (None, Some(problem)),
             };
@@ -174,17 +174,15 @@ pub async fn fetch_keys(db: Db, listener: Arc<Listener>, stop: CancellationToken
 }
 
 /// The issuer's key set: at the address given, or where its own configuration says.
-async fn fetch(issuer: &Value) -> Result<Value, String> {
+async fn fetch(egress: &Egress, issuer: &Value) -> Result<Value, String> {
     let name = issuer["issuer"].as_str().unwrap_or_default();
     let url = match issuer["jwks_url"].as_str() {
         Some(url) => url.to_owned(),
         None => {
-            let about = json_at(&format!(
-                "{}/.well-known/openid-configuration",
-                name.trim_end_matches('/')
-            ))
-            .await?;
-            if about["issuer"] != name {
+            let name = name.trim_end_matches('/');
+            let about = format!("{name}/.well-known/openid-configuration");
+            let about = json_at(egress, &about).await?;
+            if about["issuer"] != issuer["issuer"] {
                 return Err("its configuration is of another issuer".to_owned());
             }
             about["jwks_uri"].as_str().unwrap_or_default().to_owned()
@@ -194,22 +192,20 @@ async fn fetch(issuer: &Value) -> Result<Value, String> {
     if name.starts_with("https://") && !url.starts_with("https://") {
         return Err("its keys are not at an https address".to_owned());
     }
-    let keys = json_at(&url).await?;
+    let keys = json_at(egress, &url).await?;
     match keys["keys"].is_array() {
         true => Ok(keys),
         false => Err(format!("{url} holds no JSON Web Key Set")),
     }
 }
 
-async fn json_at(url: &str) -> Result<Value, String> {
-    let from = url.find("://").map_or(0, |at| at + 3);
-    let path = url[from..].find('/').map_or(url.len(), |at| from + at);
-    let said = Http::new(&url[..path], &[]).map_err(|e| e.detail)?;
-    let said = said.get(&url[path..]).await.map_err(|e| e.detail)?;
+async fn json_at(egress: &Egress, url: &str) -> Result<Value, String> {
+    let said = egress.get(url, &[], Limits::SMALL).await;
+    let said = said.map_err(|e| e.to_string())?;
     if !said.status.is_success() {
         return Err(format!("{url} answers {}", said.status.as_u16()));
     }
-    said.json().map_err(|_| format!("{url} holds no JSON"))
+    serde_json::from_slice(&said.body).map_err(|_| format!("{url} holds no JSON"))
 }
 
 #[cfg(test)]

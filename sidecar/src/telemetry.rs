@@ -5,29 +5,38 @@ use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{filter_fn, FilterExt};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{Common, LogFormat};
 
-/// Logs go to stderr: stdout belongs to the protocol in `odin-farm stdio`.
-pub fn init(common: &Common, default: &str) {
+/// Logs go to stderr: stdout belongs to the protocol in `odin-farm stdio`. Spans go where OTEL_* says. Inside the runtime.
+pub fn init(common: &Common, default: &str) -> Result<(), String> {
     let wanted = common.log.as_deref().unwrap_or(default);
     // rmcp reports every request at INFO and every ordinary disconnect at ERROR.
     let filter = EnvFilter::try_new(format!("{wanted},rmcp=off,tokio_postgres=warn"))
         .unwrap_or_else(|_| EnvFilter::new("info,rmcp=off"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // A second start in one process (tests) keeps the first subscriber.
-    let _ = match common.log_format {
-        LogFormat::Json => builder
+    // The log is of events; a span that only it would take is not made at all.
+    let filter = filter_fn(|of| of.is_event()).and(filter);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = match common.log_format {
+        LogFormat::Json => log
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
-            .try_init(),
-        LogFormat::Text => builder.try_init(),
+            .with_filter(filter)
+            .boxed(),
+        LogFormat::Text => log.with_filter(filter).boxed(),
     };
+    let subscriber = tracing_subscriber::registry()
+        .with(crate::traces::layer()?)
+        .with(log);
+    // A second start in one process (tests) keeps the first subscriber.
+    let _ = subscriber.try_init();
+    Ok(())
 }
 
 /// Upper bounds of the histogram's buckets, in seconds.

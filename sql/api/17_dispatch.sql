@@ -99,6 +99,10 @@ BEGIN
       err := odin._rate_check(key_id, key_rate, t);
       EXIT work WHEN err IS NOT NULL;
     END IF;
+    IF t.concurrency IS NOT NULL AND NOT odin._take_place('tool', t.id, t.concurrency) THEN
+      err := odin._no_place(format('%s runs as often at once as it may (%s)', t.name, t.concurrency));
+      EXIT work;
+    END IF;
     ready := coalesce(odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}')), odin._prepare(t, arguments));
     IF NOT (ready->'ok')::boolean THEN
       err := odin._error('validation_failed', ready->>'detail', NULL, jsonb_build_object('problems', ready->'problems', 'field', ready#>'{problems,0,field}'));

@@ -201,6 +201,21 @@ BEGIN
   RETURN odin._error('rate_limited', said, NULL, jsonb_build_object('retry_after', greatest(1, ceil(extract(epoch FROM oldest + interval '1 minute' - clock_timestamp())))));
 END $f$;
 
+-- One of so many places at once, kept until the transaction ends: whatever sidecar a call came through, they are counted together.
+CREATE OR REPLACE FUNCTION odin._take_place(what text, id bigint, most int) RETURNS boolean
+LANGUAGE plpgsql AS $f$
+BEGIN
+  FOR place IN 1..most LOOP
+    IF pg_try_advisory_xact_lock(hashtextextended(format('odin place %s %s', what, place), id)) THEN RETURN true; END IF;
+  END LOOP;
+  RETURN false;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._no_place(said text) RETURNS jsonb
+LANGUAGE sql AS $f$
+  SELECT odin._error('rate_limited', said, NULL, '{"retry_after": 1}');
+$f$;
+
 -- Arguments as the trail keeps them: secrets masked wherever they stand, huge values cut.
 CREATE OR REPLACE FUNCTION odin._redact(args jsonb, secret_arguments text[]) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE AS $f$

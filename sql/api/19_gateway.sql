@@ -60,6 +60,9 @@ DECLARE
   unlocked text;
 BEGIN
   p := odin._principal(credential, options);
+  IF p.error IS NULL AND p.concurrency IS NOT NULL AND NOT odin._take_place('key', p.key_id, p.concurrency) THEN
+    p.error := odin._no_place(format('this key may make %s calls at once', p.concurrency));
+  END IF;
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
   answer := odin._dispatch(p.who, p.role_name, p.key_id, p.scopes, p.rate, tool, arguments, options, true);
   -- A session lock that a tool took must not outlive its call. (An assignment costs a third of a PERFORM.)

@@ -124,6 +124,11 @@ BEGIN
   RETURN true;
 END $f$;
 
+CREATE OR REPLACE FUNCTION odin._issuer_says(token text, i odin.issuers) RETURNS jsonb
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._token_claims(token, coalesce((SELECT k.keys FROM odin.issuer_keys k WHERE k.issuer_id = i.id), '{}'), i.issuer, i.audiences, i.algorithms);
+$f$;
+
 CREATE OR REPLACE FUNCTION odin.gateway_sign_in(token text, options jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
@@ -135,11 +140,15 @@ DECLARE
 BEGIN
   SELECT * INTO i FROM odin.issuers x WHERE x.issuer = odin._token_issuer(token) AND x.active;
   IF NOT FOUND THEN RETURN odin._not_signed_in('the token is of no issuer this farm trusts', options); END IF;
-  said := odin._token_claims(token, coalesce((SELECT x.keys FROM odin.issuer_keys x WHERE x.issuer_id = i.id), '{}'), i.issuer, i.audiences, i.algorithms);
+  said := odin._issuer_says(token, i);
   IF said ? 'unknown_key' THEN
     IF odin._want_issuer_keys(i.id) THEN
       RETURN jsonb_build_object('ok', false, 'wait', true, 'error', odin._error('upstream_unavailable', 'the issuer''s keys could not be fetched yet', 'A sidecar with the worker''s login fetches them; SELECT * FROM odin.issuer_keys.'));
     END IF;
+    -- They may have come between the look and the question.
+    said := odin._issuer_says(token, i);
+  END IF;
+  IF said ? 'unknown_key' THEN
     RETURN odin._not_signed_in('the token is signed with a key that its issuer does not publish', options);
   ELSIF said ? 'refused' THEN
     RETURN odin._not_signed_in(said->>'refused', options);

@@ -68,6 +68,18 @@ LANGUAGE sql STABLE AS $f$
 $f$;
 COMMENT ON FUNCTION odin.complete_waiting_job(text) IS 'Ids of waiting jobs for completion.';
 
+CREATE OR REPLACE FUNCTION odin.complete_any_job(value text) RETURNS SETOF text
+LANGUAGE sql STABLE AS $f$
+  SELECT j.id::text FROM odin.jobs j WHERE j.id::text LIKE value || '%' ORDER BY j.id DESC LIMIT 101;
+$f$;
+COMMENT ON FUNCTION odin.complete_any_job(text) IS 'Job ids for completion, newest first.';
+
+CREATE OR REPLACE FUNCTION odin.complete_model(value text) RETURNS SETOF text
+LANGUAGE sql STABLE AS $f$
+  SELECT m.name FROM odin.models m WHERE starts_with(lower(m.name), lower(value)) ORDER BY m.name LIMIT 101;
+$f$;
+COMMENT ON FUNCTION odin.complete_model(text) IS 'Names of models for completion.';
+
 CREATE OR REPLACE FUNCTION odin.complete_order(value text) RETURNS SETOF text
 LANGUAGE sql STABLE AS $f$
   SELECT o.id::text FROM odin.orders o WHERE NOT o.is_stock AND (o.id::text LIKE value || '%' OR o.order_number ILIKE value || '%') ORDER BY o.id DESC LIMIT 101;
@@ -111,6 +123,6 @@ LANGUAGE sql STABLE AS $f$
 $f$;
 COMMENT ON FUNCTION odin.prompt_quote_part(text, text) IS 'A quote for a part: cost by class, price, delivery.';
 
-GRANT EXECUTE ON FUNCTION odin.resource_printer(text), odin.resource_job(text), odin.resource_order(text), odin.resource_spool(text), odin.complete_printer(text), odin.complete_waiting_job(text),
+GRANT EXECUTE ON FUNCTION odin.resource_printer(text), odin.resource_job(text), odin.resource_order(text), odin.resource_spool(text), odin.complete_printer(text), odin.complete_waiting_job(text), odin.complete_any_job(text), odin.complete_model(text),
   odin.complete_order(text), odin.complete_spool(text), odin.prompt_morning_check(), odin.prompt_why_waiting(text), odin.prompt_plan_week(text), odin.prompt_clear_beds(), odin.prompt_quote_part(text, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.resource_errors(), odin.resource_guide(), odin.resource_order(text) TO odin_viewer, odin_customer;

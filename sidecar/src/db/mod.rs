@@ -4,6 +4,7 @@ mod connection;
 mod error;
 mod listen;
 mod login;
+mod person;
 mod tls;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use connection::{Notice, NoticeKind};
 pub use error::DbError;
 pub use listen::{Channel, Listener};
 pub use login::{Login, LoginError};
+pub use person::Person;
 
 use connection::{Connection, Connector};
 

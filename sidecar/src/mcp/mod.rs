@@ -18,6 +18,8 @@ pub mod stdio;
 mod tasks;
 mod watch;
 
+pub use message::trace_id;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{header, HeaderValue, StatusCode};

@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::ErrorData;
+use tracing::field::Empty;
 use tracing::Instrument;
 
 use super::handler::Handler;
 use super::message;
+use crate::traces;
 
 impl Handler {
     /// `failed` finds the error inside a result that the protocol counts as a success.
@@ -22,7 +24,9 @@ impl Handler {
     ) -> Result<T, ErrorData> {
         let started = Instant::now();
         let tool = target.filter(|_| method == "tools/call");
-        let trace_id = cx.meta.get_traceparent().and_then(message::trace_id);
+        let traceparent = cx.meta.get_traceparent();
+        let trace_id = traceparent.and_then(message::trace_id);
+        let version = cx.protocol_version().map(|v| v.to_string());
         let span = tracing::info_span!(
             "mcp",
             otel.name = match target {
@@ -30,8 +34,19 @@ impl Handler {
                 None => method.to_owned(),
             },
             otel.kind = "server",
-            trace_id,
+            otel.status_code = Empty,
+            mcp.method.name = method,
+            mcp.protocol.version = version,
+            gen_ai.tool.name = tool,
+            gen_ai.operation.name = tool.map(|_| "execute_tool"),
+            gen_ai.prompt.name = target.filter(|_| method == "prompts/get"),
+            jsonrpc.request.id = %cx.id,
+            client.address = self.caller.ip.map(tracing::field::display),
+            error.r#type = Empty,
+            odin.request_id = %self.caller.request_id,
+            odin.role = %self.caller.principal.role,
         );
+        traces::continue_trace(&span, traceparent, cx.meta.get_tracestate());
         let result = Box::pin(work.instrument(span.clone())).await;
         let outcome = match &result {
             Ok(value) => failed(value),
@@ -41,7 +56,10 @@ impl Handler {
         let face = self.caller.face.as_str();
         let label = outcome.as_deref().unwrap_or("ok");
         self.app.metrics.operation(face, method, tool, label, took);
-        let version = cx.protocol_version().map(|v| v.to_string());
+        if let Some(failed) = &outcome {
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", failed);
+        }
         span.in_scope(|| {
             tracing::info!(
                 mcp.method.name = method,

@@ -40,8 +40,20 @@ struct State {
     running: HashMap<String, AbortHandle>,
 }
 
-pub async fn run(config: &Stdio, url: &str, key: &str) -> Result<(), String> {
+/// The farm's address, with or without /mcp.
+fn endpoint(url: &str) -> Result<http::Uri, String> {
     let url: http::Uri = url.parse().map_err(|e| format!("ODIN_URL: {e}"))?;
+    match (url.scheme_str(), url.authority(), url.path()) {
+        (Some(scheme), Some(authority), "" | "/") => format!("{scheme}://{authority}/mcp")
+            .parse()
+            .map_err(|e| format!("ODIN_URL: {e}")),
+        (Some("http" | "https"), Some(_), _) => Ok(url),
+        _ => Err("ODIN_URL: must be an address such as https://farm.example.org".to_owned()),
+    }
+}
+
+pub async fn run(config: &Stdio, url: &str, key: &str) -> Result<(), String> {
+    let url = endpoint(url)?;
     let mut bearer = HeaderValue::from_str(&format!("Bearer {key}"))
         .map_err(|_| "the key holds characters no header can carry".to_owned())?;
     bearer.set_sensitive(true);

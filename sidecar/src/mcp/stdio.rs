@@ -38,20 +38,41 @@ impl Default for Session {
 
 pub async fn run(config: Stdio) -> Result<(), String> {
     let key = config.key()?;
-    match (&config.database_url, &config.url) {
-        (Some(_), Some(_)) => Err("set ODIN_DATABASE_URL or ODIN_URL, not both".to_owned()),
-        (Some(url), None) => {
-            let url = url.parse()?;
-            direct(config, url, &key).await
-        }
-        (None, Some(url)) => {
+    // A shell that knows a farm often holds both; the way through the sidecar needs no database login at all.
+    match (&config.url, &config.database_url) {
+        (Some(url), _) => {
             let url = url.clone();
             proxy::run(&config, &url, &key).await
         }
+        (None, Some(url)) => {
+            let url = url.parse()?;
+            direct(config, url, &key).await
+        }
         (None, None) => Err(
-            "set ODIN_DATABASE_URL (PostgreSQL as odin_gateway) or ODIN_URL (a running sidecar)"
+            "set ODIN_URL (a running sidecar) or ODIN_DATABASE_URL (PostgreSQL as odin_gateway)"
                 .to_owned(),
         ),
+    }
+}
+
+const GATEWAY: &str = "odin_gateway";
+/// The login, if it can do more than call the gateway's functions.
+const MIGHTY: &str = "SELECT to_jsonb(r.rolname) FROM pg_catalog.pg_roles r WHERE r.rolname = session_user AND (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole \
+    OR EXISTS (SELECT 1 FROM pg_catalog.pg_roles g WHERE g.rolname IN ('odin_owner', 'odin_viewer', 'odin_worker', 'odin_customer', 'odin_bi') AND pg_catalog.pg_has_role(r.oid, g.oid, 'MEMBER'))) \
+    UNION ALL SELECT 'null'::jsonb LIMIT 1";
+
+/// A program that an agent's host starts must not hold more than the gateway's login, whatever the shell was set up with.
+async fn refuse_mighty(db: &Db, user: Option<&str>) -> Result<(), String> {
+    if user == Some(GATEWAY) {
+        return Ok(());
+    }
+    let found = db.quick(MIGHTY, &[]).await;
+    match found.map_err(|e| format!("cannot check the login of ODIN_DATABASE_URL: {e}"))? {
+        serde_json::Value::Null => Ok(()),
+        name => Err(format!(
+            "ODIN_DATABASE_URL logs in as {}, who may do more than an agent's program should; use {GATEWAY}'s login, or set ODIN_URL to go through a running sidecar",
+            name.as_str().unwrap_or_default()
+        )),
     }
 }
 
@@ -59,7 +80,9 @@ async fn direct(config: Stdio, url: tokio_postgres::Config, key: &str) -> Result
     let stop = CancellationToken::new();
     // One client, so a handful of connections.
     let size = config.common.pool_size.min(4);
+    let user = url.get_user().map(str::to_owned);
     let db = Db::new(url, size, config.common.pool_wait()).map_err(|e| e.to_string())?;
+    refuse_mighty(&db, user.as_deref()).await?;
     let app = App::new(db, &config.common, stop.clone());
     let principal = match app.auth.authenticate(Some(key), None).await {
         Ok(principal) => principal,

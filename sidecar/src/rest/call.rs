@@ -5,6 +5,8 @@ use std::time::Instant;
 use axum::response::Response;
 use http::{header, HeaderMap, HeaderValue};
 use serde_json::{json, Map, Value};
+use tracing::field::Empty;
+use tracing::Instrument;
 
 use super::answer::{self, error, invalid, REPLAYED};
 use super::body::holds_nul;
@@ -13,6 +15,8 @@ use super::Asked;
 use crate::db::Live;
 use crate::door::{text, truthy};
 use crate::gateway::{CallOptions, Outcome};
+use crate::mcp::trace_id;
+use crate::traces;
 
 /// Rows asked for at once when a list is wanted whole, and where even that ends.
 const PAGE: u64 = 250;
@@ -33,6 +37,9 @@ fn options(headers: &HeaderMap) -> Result<CallOptions, Value> {
         idempotency_key: ascii(headers, "idempotency-key", "Idempotency-Key")?,
         // A program cannot be asked; it may say that it will come back for the answer.
         can: json!({"elicit": false, "tasks": wants_task(headers)}),
+        trace_id: text(headers, "traceparent")
+            .and_then(trace_id)
+            .map(str::to_owned),
         ..CallOptions::default()
     };
     if options
@@ -65,13 +72,19 @@ fn ascii(headers: &HeaderMap, name: &str, shown: &str) -> Result<Option<String>,
 pub fn dry_run(headers: &HeaderMap) -> Result<bool, Value> {
     match headers.get("x-dry-run") {
         None => Ok(false),
-        Some(value) => value.to_str().ok().and_then(truthy).ok_or_else(|| {
+        Some(value) => said(value).and_then(truthy).ok_or_else(|| {
             invalid(
                 "X-Dry-Run",
                 "must be true, 1, yes or on; or false, 0, no, off",
             )
         }),
     }
+}
+
+/// A header's word; an empty one says nothing.
+fn said(value: &HeaderValue) -> Option<&str> {
+    let word = value.to_str().ok()?;
+    Some(word).filter(|word| !word.trim().is_empty())
 }
 
 fn wants_task(headers: &HeaderMap) -> bool {
@@ -326,9 +339,26 @@ async fn call(
     let _counted = asked.door.counted(caller, tool)?;
     let started = Instant::now();
     let arguments = Value::Object(arguments);
+    let span = tracing::info_span!(
+        "rest",
+        otel.name = format!("{} {tool}", asked.method),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = asked.method,
+        url.path = asked.path,
+        gen_ai.tool.name = tool,
+        gen_ai.operation.name = "execute_tool",
+        client.address = caller.ip.map(tracing::field::display),
+        error.r#type = Empty,
+        odin.request_id = %caller.request_id,
+        odin.role = %caller.principal.role,
+    );
+    let parent = text(asked.headers, "traceparent");
+    traces::continue_trace(&span, parent, text(asked.headers, "tracestate"));
     let outcome = app
         .gateway
         .call(caller, tool, &arguments, options, Live::default())
+        .instrument(span.clone())
         .await;
     let result = match outcome {
         Outcome::Complete {
@@ -372,6 +402,10 @@ async fn call(
         .as_ref()
         .err()
         .map(|e| e["code"].as_str().unwrap_or("internal_error").to_owned());
+    if let Some(code) = &code {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", code);
+    }
     let took = started.elapsed();
     app.metrics.operation(
         "rest",
@@ -381,6 +415,7 @@ async fn call(
         took,
     );
     tracing::info!(
+        trace_id = text(asked.headers, "traceparent").and_then(trace_id),
         http.request.method = asked.method,
         url.path = asked.path,
         gen_ai.tool.name = tool,
@@ -446,7 +481,9 @@ mod tests {
         assert_eq!(dry_run(&headers), Ok(false));
         headers.insert("x-dry-run", HeaderValue::from_static("Yes"));
         assert_eq!(dry_run(&headers), Ok(true));
-        headers.insert("x-dry-run", HeaderValue::from_static("y"));
-        assert!(dry_run(&headers).is_err());
+        for unclear in ["y", "", " "] {
+            headers.insert("x-dry-run", HeaderValue::from_static(unclear));
+            assert!(dry_run(&headers).is_err(), "{unclear:?}");
+        }
     }
 }

@@ -58,6 +58,7 @@ pub fn start(
     running.spawn(crate::sign_in::fetch_keys(
         db.clone(),
         listener.clone(),
+        Egress::new(&common.egress)?,
         stop.clone(),
     ));
     if work.most_printers > 0 {

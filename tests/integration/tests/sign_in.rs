@@ -104,7 +104,12 @@ async fn set(settings: &[(&str, &str)]) -> Set {
     ))
     .await;
     farm.sql(&format!("SELECT odin.allow_sign_in('{}', 'ada', '{ada}', '{{agent:read,agent:write}}', allowed_ips => '{{127.0.0.0/8}}')", issuer.url)).await;
-    let sidecar = Sidecar::start(&farm, settings).await;
+    // The issuer is on this machine, which egress does not reach unasked.
+    let reach = [
+        ("ODIN_EGRESS_ALLOW", "127.0.0.1"),
+        ("ODIN_EGRESS_PRIVATE", "127.0.0.0/8"),
+    ];
+    let sidecar = Sidecar::start(&farm, &[settings, &reach].concat()).await;
     Set {
         farm,
         issuer,

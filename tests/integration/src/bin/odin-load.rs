@@ -1,5 +1,6 @@
 //! Load for a sidecar: CONNECTIONS keep-alive connections call one tool for SECONDS and say how it went.
-//!   ODIN_TEST_MCP=http://127.0.0.1:8808/mcp ODIN_TEST_KEY=odin_... odin-load CONNECTIONS SECONDS TOOL ARGUMENTS [stateless]
+//!   ODIN_TEST_MCP=http://127.0.0.1:8808/mcp ODIN_TEST_KEY=odin_... odin-load CONNECTIONS SECONDS TOOL ARGUMENTS [stateless|rest]
+//! With `rest` the same tool is called at /api/v1/tools/TOOL of the same sidecar.
 //! Prints one line: connections, calls a second, p50 and p99 in milliseconds, failures.
 
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use tokio::net::TcpStream;
 async fn main() {
     let args: Vec<String> = std::env::args().collect();
     let [_, connections, seconds, tool, arguments, rest @ ..] = args.as_slice() else {
-        eprintln!("usage: odin-load CONNECTIONS SECONDS TOOL ARGUMENTS [stateless]");
+        eprintln!("usage: odin-load CONNECTIONS SECONDS TOOL ARGUMENTS [stateless|rest]");
         std::process::exit(2);
     };
     let connections: usize = connections.parse().expect("CONNECTIONS");
@@ -28,17 +29,23 @@ async fn main() {
         .expect("a URL");
     let key = std::env::var("ODIN_TEST_KEY").expect("ODIN_TEST_KEY");
     let stateless = rest.first().is_some_and(|word| word == "stateless");
-    let mut params = json!({"name": tool, "arguments": arguments});
+    let rest = rest.first().is_some_and(|word| word == "rest");
+    let mut params = json!({"name": tool, "arguments": arguments.clone()});
     if stateless {
         params = odin_tests::web::modern(params, json!({}));
     }
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    let (path, body) = match rest {
+        true => (format!("/api/v1/tools/{tool}"), arguments),
+        false => (url.path().to_owned(), body),
+    };
     let body = Bytes::from(body.to_string());
 
     let started = Instant::now();
     let mut running = Vec::new();
     for _ in 0..connections {
-        let (url, key, tool, body) = (url.clone(), key.clone(), tool.clone(), body.clone());
+        let (url, key, tool) = (url.clone(), key.clone(), tool.clone());
+        let (path, body) = (path.clone(), body.clone());
         running.push(tokio::spawn(async move {
             let host = url.authority().expect("a host").to_string();
             let stream = TcpStream::connect(&host)
@@ -50,7 +57,7 @@ async fn main() {
             tokio::spawn(connection);
             let (mut times, mut failures) = (Vec::new(), 0u64);
             while started.elapsed() < limit {
-                let mut request = Request::post(url.path())
+                let mut request = Request::post(&path)
                     .header("host", &host)
                     .header("authorization", format!("Bearer {key}"))
                     .header("content-type", "application/json")
@@ -69,7 +76,9 @@ async fn main() {
                 };
                 let bytes = answer.map(|answer| answer.to_bytes()).unwrap_or_default();
                 times.push(began.elapsed().as_secs_f64() * 1000.0);
-                let good = bytes.windows(9).any(|w| w == b"\"content\"")
+                let answered = rest || bytes.windows(9).any(|w| w == b"\"content\"");
+                let good = answered
+                    && !bytes.is_empty()
                     && !bytes.windows(14).any(|w| w == b"\"isError\":true");
                 failures += u64::from(!good);
             }

@@ -266,3 +266,55 @@ async fn waits_for(farm: &Farm, event: &str) {
     }
     panic!("nobody waits for {event}");
 }
+
+/// A tool's own cap, and a key's, hold over every connection there is; the place is free again when the call ends.
+#[tokio::test]
+async fn so_many_calls_at_once_and_no_more() {
+    let farm = Farm::new().await;
+    let (role, key, gateway) = farm.operator().await;
+    let second = farm.gateway().await;
+    let third = farm.gateway().await;
+    let body = "BEGIN PERFORM pg_sleep(1.5); RETURN 'out'; END";
+    farm.tool_with("capped", "", "read", body, ", concurrency => 2")
+        .await;
+    farm.tool("open", "", "read", body).await;
+    let narrow = farm
+        .mint_with(&role, "agent:read,agent:write", ", concurrency => 1")
+        .await;
+    for (tool, key, detail) in [
+        ("capped", &key, "capped runs as often at once as it may (2)"),
+        ("open", &narrow, "this key may make 1 calls at once"),
+    ] {
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            third.call(key, tool, json!({})).await
+        };
+        let (a, b, refused) = tokio::join!(
+            gateway.call(key, tool, json!({})),
+            second.call(key, tool, json!({})),
+            late
+        );
+        let done = [&a, &b]
+            .into_iter()
+            .filter(|answer| code(answer) == "complete");
+        assert_eq!(
+            done.count(),
+            if tool == "capped" { 2 } else { 1 },
+            "{a} {b}"
+        );
+        let error = &refused["error"];
+        assert_eq!(
+            (
+                error["code"].as_str(),
+                error["detail"].as_str(),
+                error["retry_after"].as_i64(),
+                error["retriable"].as_bool()
+            ),
+            (Some("rate_limited"), Some(detail), Some(1), Some(true)),
+            "{refused}"
+        );
+        assert_eq!(code(&third.call(key, tool, json!({})).await), "complete");
+    }
+    assert_eq!(last_of(&farm, "capped").await, "done -");
+    farm.finish().await;
+}
