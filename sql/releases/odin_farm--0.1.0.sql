@@ -3963,6 +3963,10 @@ BEGIN
       err := odin._rate_check(key_id, key_rate, t);
       EXIT work WHEN err IS NOT NULL;
     END IF;
+    IF t.concurrency IS NOT NULL AND NOT odin._take_place('tool', t.id, t.concurrency) THEN
+      err := odin._no_place(format('%s runs as often at once as it may (%s)', t.name, t.concurrency));
+      EXIT work;
+    END IF;
     ready := coalesce(odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}')), odin._prepare(t, arguments));
     IF NOT (ready->'ok')::boolean THEN
       err := odin._error('validation_failed', ready->>'detail', NULL, jsonb_build_object('problems', ready->'problems', 'field', ready#>'{problems,0,field}'));
@@ -4273,6 +4277,21 @@ BEGIN
   IF said IS NULL THEN RETURN NULL; END IF;
   RETURN odin._error('rate_limited', said, NULL, jsonb_build_object('retry_after', greatest(1, ceil(extract(epoch FROM oldest + interval '1 minute' - clock_timestamp())))));
 END $f$;
+
+-- One of so many places at once, kept until the transaction ends: whatever sidecar a call came through, they are counted together.
+CREATE OR REPLACE FUNCTION odin._take_place(what text, id bigint, most int) RETURNS boolean
+LANGUAGE plpgsql AS $f$
+BEGIN
+  FOR place IN 1..most LOOP
+    IF pg_try_advisory_xact_lock(hashtextextended(format('odin place %s %s', what, place), id)) THEN RETURN true; END IF;
+  END LOOP;
+  RETURN false;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._no_place(said text) RETURNS jsonb
+LANGUAGE sql AS $f$
+  SELECT odin._error('rate_limited', said, NULL, '{"retry_after": 1}');
+$f$;
 
 -- Arguments as the trail keeps them: secrets masked wherever they stand, huge values cut.
 CREATE OR REPLACE FUNCTION odin._redact(args jsonb, secret_arguments text[]) RETURNS jsonb
@@ -4598,6 +4617,9 @@ DECLARE
   unlocked text;
 BEGIN
   p := odin._principal(credential, options);
+  IF p.error IS NULL AND p.concurrency IS NOT NULL AND NOT odin._take_place('key', p.key_id, p.concurrency) THEN
+    p.error := odin._no_place(format('this key may make %s calls at once', p.concurrency));
+  END IF;
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
   answer := odin._dispatch(p.who, p.role_name, p.key_id, p.scopes, p.rate, tool, arguments, options, true);
   -- A session lock that a tool took must not outlive its call. (An assignment costs a third of a PERFORM.)
@@ -5122,6 +5144,11 @@ BEGIN
   RETURN true;
 END $f$;
 
+CREATE OR REPLACE FUNCTION odin._issuer_says(token text, i odin.issuers) RETURNS jsonb
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._token_claims(token, coalesce((SELECT k.keys FROM odin.issuer_keys k WHERE k.issuer_id = i.id), '{}'), i.issuer, i.audiences, i.algorithms);
+$f$;
+
 CREATE OR REPLACE FUNCTION odin.gateway_sign_in(token text, options jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
@@ -5133,11 +5160,15 @@ DECLARE
 BEGIN
   SELECT * INTO i FROM odin.issuers x WHERE x.issuer = odin._token_issuer(token) AND x.active;
   IF NOT FOUND THEN RETURN odin._not_signed_in('the token is of no issuer this farm trusts', options); END IF;
-  said := odin._token_claims(token, coalesce((SELECT x.keys FROM odin.issuer_keys x WHERE x.issuer_id = i.id), '{}'), i.issuer, i.audiences, i.algorithms);
+  said := odin._issuer_says(token, i);
   IF said ? 'unknown_key' THEN
     IF odin._want_issuer_keys(i.id) THEN
       RETURN jsonb_build_object('ok', false, 'wait', true, 'error', odin._error('upstream_unavailable', 'the issuer''s keys could not be fetched yet', 'A sidecar with the worker''s login fetches them; SELECT * FROM odin.issuer_keys.'));
     END IF;
+    -- They may have come between the look and the question.
+    said := odin._issuer_says(token, i);
+  END IF;
+  IF said ? 'unknown_key' THEN
     RETURN odin._not_signed_in('the token is signed with a key that its issuer does not publish', options);
   ELSIF said ? 'refused' THEN
     RETURN odin._not_signed_in(said->>'refused', options);
@@ -8570,6 +8601,18 @@ LANGUAGE sql STABLE AS $f$
 $f$;
 COMMENT ON FUNCTION odin.complete_waiting_job(text) IS 'Ids of waiting jobs for completion.';
 
+CREATE OR REPLACE FUNCTION odin.complete_any_job(value text) RETURNS SETOF text
+LANGUAGE sql STABLE AS $f$
+  SELECT j.id::text FROM odin.jobs j WHERE j.id::text LIKE value || '%' ORDER BY j.id DESC LIMIT 101;
+$f$;
+COMMENT ON FUNCTION odin.complete_any_job(text) IS 'Job ids for completion, newest first.';
+
+CREATE OR REPLACE FUNCTION odin.complete_model(value text) RETURNS SETOF text
+LANGUAGE sql STABLE AS $f$
+  SELECT m.name FROM odin.models m WHERE starts_with(lower(m.name), lower(value)) ORDER BY m.name LIMIT 101;
+$f$;
+COMMENT ON FUNCTION odin.complete_model(text) IS 'Names of models for completion.';
+
 CREATE OR REPLACE FUNCTION odin.complete_order(value text) RETURNS SETOF text
 LANGUAGE sql STABLE AS $f$
   SELECT o.id::text FROM odin.orders o WHERE NOT o.is_stock AND (o.id::text LIKE value || '%' OR o.order_number ILIKE value || '%') ORDER BY o.id DESC LIMIT 101;
@@ -8613,7 +8656,7 @@ LANGUAGE sql STABLE AS $f$
 $f$;
 COMMENT ON FUNCTION odin.prompt_quote_part(text, text) IS 'A quote for a part: cost by class, price, delivery.';
 
-GRANT EXECUTE ON FUNCTION odin.resource_printer(text), odin.resource_job(text), odin.resource_order(text), odin.resource_spool(text), odin.complete_printer(text), odin.complete_waiting_job(text),
+GRANT EXECUTE ON FUNCTION odin.resource_printer(text), odin.resource_job(text), odin.resource_order(text), odin.resource_spool(text), odin.complete_printer(text), odin.complete_waiting_job(text), odin.complete_any_job(text), odin.complete_model(text),
   odin.complete_order(text), odin.complete_spool(text), odin.prompt_morning_check(), odin.prompt_why_waiting(text), odin.prompt_plan_week(text), odin.prompt_clear_beds(), odin.prompt_quote_part(text, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.resource_errors(), odin.resource_guide(), odin.resource_order(text) TO odin_viewer, odin_customer;
 $odin_file_62$::text)
@@ -12277,7 +12320,7 @@ END $reg$;
 $odin_file_90$::text)
 , ('api'::text, 'api/92_resources.sql'::text, $odin_file_91$-- Registers the farm's resources and prompts. Nothing is decided here.
 SELECT odin.register_resource('odin://printers/{id}', 'odin.resource_printer', 'printer', 'Printer', area => 'printers', arguments => '{"id": {"x-complete": "odin.complete_printer"}}');
-SELECT odin.register_resource('odin://jobs/{id}', 'odin.resource_job', 'job', 'Job', area => 'jobs', arguments => '{"id": {"x-complete": "odin.complete_waiting_job"}}');
+SELECT odin.register_resource('odin://jobs/{id}', 'odin.resource_job', 'job', 'Job', area => 'jobs', arguments => '{"id": {"x-complete": "odin.complete_any_job"}}');
 SELECT odin.register_resource('odin://orders/{id}', 'odin.resource_order', 'order', 'Order', area => 'orders', arguments => '{"id": {"x-complete": "odin.complete_order"}}');
 SELECT odin.register_resource('odin://spools/{id}', 'odin.resource_spool', 'spool', 'Spool', area => 'spools', arguments => '{"id": {"x-complete": "odin.complete_spool"}}');
 SELECT odin.register_resource('odin://docs/errors', 'odin.resource_errors', 'error_codes', 'Error codes', mime_type => 'text/markdown');
@@ -12286,7 +12329,7 @@ SELECT odin.register_prompt('odin.prompt_morning_check', 'morning_check', 'Morni
 SELECT odin.register_prompt('odin.prompt_why_waiting', 'why_is_my_job_waiting', 'Why is my job waiting?', arguments => '{"job_id": {"description": "Number of the job.", "x-complete": "odin.complete_waiting_job"}}');
 SELECT odin.register_prompt('odin.prompt_plan_week', 'plan_the_week', 'Plan the week', arguments => '{"notes": {"description": "Anything the plan has to respect."}}');
 SELECT odin.register_prompt('odin.prompt_clear_beds', 'clear_the_beds', 'Clear the beds');
-SELECT odin.register_prompt('odin.prompt_quote_part', 'quote_a_part', 'Quote a part', arguments => '{"part": {"description": "Name of the model or part."}, "quantity": {"description": "How many pieces."}}');
+SELECT odin.register_prompt('odin.prompt_quote_part', 'quote_a_part', 'Quote a part', arguments => '{"part": {"description": "Name of the model or part.", "x-complete": "odin.complete_model"}, "quantity": {"description": "How many pieces."}}');
 $odin_file_91$::text)
 , ('api'::text, 'api/93_more_farm_tools.sql'::text, $odin_file_92$-- The farm's further tools in the registry: job edits, orders, stock, catalog, fleet, money, calculators. Found by search_tools or by toolset.
 DO $reg$
