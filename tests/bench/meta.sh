@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What reading files costs: a G-code file of 200 MB with figures in its header, and one without, whose moves have to be counted.
-#   tests/bench/meta.sh [MEGABYTES]
+#   tests/bench/meta.sh [SECONDS] [MEGABYTES]
 set -euo pipefail
-megabytes=${1:-200}
+megabytes=${2:-200} # the first argument is the seconds that other benchmarks take
 cd "$(dirname "$0")/../.."
 cargo build -q --release -p odin-meta --example read
 work=$(mktemp -d)
@@ -20,7 +20,10 @@ for name, head in (("told", ";FLAVOR:Marlin\n;TIME:36000\n;Filament used: 31.5m\
             out.write(f";LAYER:{layer}\nG1 Z{0.2 * (layer + 1):.2f} F600\n" + moves)
             layer += 1
 PY
+# shellcheck source=tests/bench/lib.sh
+. tests/bench/lib.sh
 for name in told counted; do
-    printf '%-8s' "$name"
-    "${CARGO_TARGET_DIR:-target}/release/examples/read" gcode "$work/$name.gcode"
+    said=$("${CARGO_TARGET_DIR:-target}/release/examples/read" gcode "$work/$name.gcode")
+    figure "meta.$name" "$(sed -nE 's/.*: ([0-9]+) MB\/s.*/\1/p' <<<"$said")" MB/s - "reading a G-code file whose figures are $name: $said"
+    figure "meta.${name}_memory" "$(sed -nE 's/.*peak memory ([0-9]+) kB.*/\1/p' <<<"$said" | awk '{ printf "%.1f", $1 / 1024 }')" MB '<=16' 'peak memory of that'
 done

@@ -28,6 +28,10 @@ def cluster():
     return os.environ["ODIN_TEST_DIR"]
 
 
+def figure(*fields):
+    print("odin-figure", *fields, sep="\t", flush=True)
+
+
 def used(pid):
     """(seconds of CPU, MB resident now, MB resident at most) of a process."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -62,9 +66,14 @@ def load(printers, seconds):
         took = time.monotonic() - at
         after, (cpu_after, resident, most) = counters(farm), used(sidecar.process.pid)
         rate = lambda name: (after[name] - before[name]) / took
-        print(f"printers {printers}: all seen after {seen:.1f} s; sidecar {100 * (cpu_after - cpu) / took:.1f} % of a core, {resident:.0f} MB (at most {most:.0f} MB)")
-        print(f"  age of state: median {statistics.median(a[0] for a in ages):.1f} s, p99 {max(a[1] for a in ages):.1f} s (worst of {len(ages)} looks)")
-        print(f"  database: {rate('commits') - 1:.1f} transactions/s, {rate('state'):.0f} state rows/s, {rate('history'):.1f} history rows/s, {rate('wal') / 1024:.0f} KB of WAL/s")
+        of = f"one sidecar with {printers} virtual printers, half of them printing"
+        figure("printers.cpu", f"{100 * (cpu_after - cpu) / took:.1f}", "%", "-", f"CPU of {of}")
+        figure("printers.memory", f"{most:.0f}", "MB", "<=150", f"resident memory of {of}, at most")
+        figure("printers.seen", f"{seen:.1f}", "s", "-", "from its start until all were seen")
+        figure("printers.age_p99", f"{max(a[1] for a in ages):.1f}", "s", "-", f"age of state, 99 of 100 printers, worst of {len(ages)} looks (median {statistics.median(a[0] for a in ages):.1f} s)")
+        figure("printers.transactions", f"{rate('commits') - 1:.1f}", "1/s", "-", "transactions of the database")
+        figure("printers.rows", f"{rate('state') + rate('history'):.0f}", "rows", "-", f"rows written a second, {rate('history'):.1f} of them history")
+        figure("printers.wal", f"{rate('wal') / printers:.0f}", "bytes", "-", "WAL a printer and second")
     finally:
         farm.close()
 
@@ -106,7 +115,7 @@ def start_on_octoprint(rounds):
                 farm.wait_state(printer, "printing")
                 stop()
         hand, own = (statistics.median(took) for took in times.values())
-        print(f"start of a print on OctoPrint until it prints, median of {rounds}: by hand {hand * 1000:.0f} ms, start_print to confirmed {own * 1000:.0f} ms")
+        figure("printers.start", f"{own / hand:.2f}", "x", "-", f"start_print to confirmed on OctoPrint ({own * 1000:.0f} ms) against its API by hand ({hand * 1000:.0f} ms), medians of {rounds}")
     finally:
         farm.close()
         server.close()

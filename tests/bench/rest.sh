@@ -10,6 +10,9 @@ set -euo pipefail
 # shellcheck source=tests/bench/faces.sh
 . "$ROOT/tests/bench/faces.sh"
 
+# shellcheck source=tests/bench/lib.sh
+. "$ROOT/tests/bench/lib.sh"
+
 printf '| call | connections | pgbench/s | REST/s | of pgbench | p50 ms | p99 ms | MCP/s | REST of MCP |\n|---|---|---|---|---|---|---|---|---|\n'
 for tool in get_part add_part; do
     for connections in 1 8 64; do
@@ -19,7 +22,6 @@ for tool in get_part add_part; do
         [ "$failures" -eq 0 ] && [ "$failed" -eq 0 ] || die "$tool at $connections: $failures and $failed calls failed"
         awk -v t="$tool" -v c="$connections" -v b="$base" -v r="$rate" -v p="$p50" -v q="$p99" -v m="$mcp" \
             'BEGIN { printf "| %s | %d | %.0f | %.0f | %.2f | %s | %s | %.0f | %.2f |\n", t, c, b, r, r / b, p, q, m, r / m }'
+        figure "rest.$tool.$connections" "$(awk -v r="$rate" -v b="$base" 'BEGIN { printf "%.3f", r / b }')" x - "REST $tool against pgbench on the same dispatcher, $connections connections ($rate calls/s, p99 $p99 ms; MCP $mcp/s)"
     done
 done
-# shellcheck disable=SC2154  # set by faces.sh
-printf '\nsidecar memory: %s idle, %s after 64 callers\n' "$idle" "$(memory)"

@@ -204,18 +204,18 @@ mod tests {
     #[test]
     fn credentials_never_leave_in_clear() {
         let arguments = json!({"printer_id": 7, "api_key": "s3cret", "idempotency_key": "k"});
-        let sent = seal_arguments(Some(&keyring()), SEALED[0].tool, &arguments)
+        let sent = seal_arguments(Some(&keyring()), "set_printer_credentials", &arguments)
             .unwrap()
             .unwrap();
         assert!(!sent.to_string().contains("s3cret"));
         assert_eq!(sent["idempotency_key"], "k");
-        let wrapped = json!({"name": SEALED[0].tool, "arguments": arguments});
+        let wrapped = json!({"name": "set_printer_credentials", "arguments": arguments});
         let sent = seal_arguments(Some(&keyring()), "call_tool", &wrapped)
             .unwrap()
             .unwrap();
         assert!(!sent.to_string().contains("s3cret"));
         assert!(sent["arguments"]["sealed"].is_string());
-        assert!(seal_arguments(None, SEALED[0].tool, &arguments).is_err());
+        assert!(seal_arguments(None, "set_printer_credentials", &arguments).is_err());
         assert_eq!(seal_arguments(None, "queue_job", &arguments).unwrap(), None);
     }
 }
