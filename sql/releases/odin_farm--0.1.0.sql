@@ -12546,15 +12546,7 @@ PERFORM odin.register_tool('odin.fetch_file', scope => 'write', area => 'models'
 PERFORM odin.register_resource('odin://files/{sha256}', 'odin.resource_file', 'file', 'File', area => 'models', mime_type => 'application/octet-stream');
 END $reg$;
 $odin_file_94$::text)
-, ('api'::text, 'api/94_remote_tools.sql'::text, $odin_file_95$-- The tools about remote MCP servers. Adding one is for people in SQL.
-DO $reg$
-BEGIN
-PERFORM odin.register_tool('odin.list_remote_servers', area => 'registry', toolset => 'remote', title => 'List remote servers', result_key => 'servers');
-PERFORM odin.register_tool('odin.set_remote_secret', scope => 'admin', area => 'registry', toolset => 'remote', title => 'Set a remote server''s secret', hints => '{"destructive":false,"idempotent":true}',
-  arguments => '{"url":{"maxLength":2000,"description":"The server''s address, as list_remote_servers shows it."},"header":{"maxLength":100,"description":"Name of the header; Authorization when left out."},"value":{"maxLength":4000,"secret":true,"description":"Its value, mostly \"Bearer ...\"."},"sealed":{"maxLength":20000,"secret":true,"description":"For sidecars."},"remove":{"description":"true: forget it."}}');
-END $reg$;
-$odin_file_95$::text)
-, ('api'::text, 'api/95_demo.sql'::text, $odin_file_96$-- A farm to look at: 12 printers, 40 spools, 6 customers, 30 orders, a month of work done by the farm's own functions. The same every time: nothing is
+, ('api'::text, 'api/95_demo.sql'::text, $odin_file_95$-- A farm to look at: 12 printers, 40 spools, 6 customers, 30 orders, a month of work done by the farm's own functions. The same every time: nothing is
 -- left to chance, and all times count back from the full hour.
 -- Only for an org that has no printers yet; for people in the database.
 CREATE OR REPLACE FUNCTION odin.demo_farm(org bigint DEFAULT NULL) RETURNS jsonb
@@ -12724,8 +12716,8 @@ BEGIN
   INSERT INTO odin.quotas(org_id, metric, period, limit_value) VALUES (f, 'grams', 'daily', 20000);
 END $f$;
 GRANT EXECUTE ON FUNCTION odin.demo_farm(bigint) TO odin_admin;
-$odin_file_96$::text)
-, ('api'::text, 'api/99_finish.sql'::text, $odin_file_97$-- The last step of an install or update: guards, policies, grants, seeds; and the farm's clock.
+$odin_file_95$::text)
+, ('api'::text, 'api/99_finish.sql'::text, $odin_file_96$-- The last step of an install or update: guards, policies, grants, seeds; and the farm's clock.
 -- Runs again at every update, so everything here is idempotent.
 
 -- The clock. The sidecar calls it every few seconds; one at a time, and harmless at any rate.
@@ -12809,7 +12801,7 @@ BEGIN
   END LOOP;
 END $f$;
 COMMENT ON FUNCTION odin.demo_org() IS 'Makes the org Demo Farm with a viewer, an operator and an administrator, and mints a key for each (returned once). For superusers.';
-$odin_file_97$::text)
+$odin_file_96$::text)
 $odin_source$;
 REVOKE ALL ON FUNCTION odin.source() FROM PUBLIC;
 CREATE FUNCTION odin._source_version() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'SELECT ''0.1.0''::text';
