@@ -30,6 +30,7 @@ def life_of_a_print(farm):
     job = started(farm, sidecar, printer, text)
     name = farm.run_of(job)["remote_file"]
     assert machine.files[name] == text.encode()
+    farm.wait_state(printer, "printing")
     assert sidecar.ok("pause_printer", {"printer_id": printer})["state"] == "paused" and machine.status == "paused"
     assert sidecar.ok("resume_printer", {"printer_id": printer})["state"] == "printing"
     assert sidecar.refused("home_printer", {"printer_id": printer, "confirm": True})["code"] == "printer_not_ready"
@@ -84,6 +85,7 @@ def sessions_end_and_memory_is_short(farm):
     with machine.lock:
         machine.sessions.clear()
         machine.short = 2
+    farm.wait_state(printer, "printing")
     assert sidecar.ok("pause_printer", {"printer_id": printer})["state"] == "paused"
     assert farm.run_of(job)["status"] in ("paused", "printing")
     assert machine.lines.count("M25") == 1 and len([line for line in machine.lines if line.startswith("M32")]) == 1, machine.lines

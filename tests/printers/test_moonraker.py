@@ -117,6 +117,7 @@ def life_of_a_print(farm):
     job = started(farm, sidecar, printer, gcode(160))
     run = farm.run_of(job)
     assert run["status"] == "printing" and server.stats()["print_stats"]["filename"] == run["remote_file"], run
+    farm.wait_state(printer, "printing")
     paused = sidecar.ok("pause_printer", {"printer_id": printer})
     assert paused["state"] == "paused" and server.stats()["print_stats"]["state"] == "paused", paused
     resumed = sidecar.ok("resume_printer", {"printer_id": printer})
@@ -145,6 +146,7 @@ def a_paused_print_is_not_replaced(farm):
     """Klipper would replace a paused print without a word; the farm refuses before anything is sent."""
     sidecar, printer = with_printer(farm)
     job = started(farm, sidecar, printer, gcode(400))
+    farm.wait_state(printer, "printing")
     sidecar.ok("pause_printer", {"printer_id": printer})
     name = farm.run_of(job)["remote_file"]
     farm.psql(farm.name, f"""UPDATE odin.printer_state SET state = 'idle' WHERE printer_id = {printer};

@@ -55,6 +55,7 @@ def life_of_a_print(farm):
     run = farm.run_of(job)
     assert run["status"] == "printing" and run["remote_file"].startswith(f"odin_{run['id']}_"), run
     assert server.get("/api/job")[1]["job"]["file"]["path"] == run["remote_file"]
+    farm.wait_state(printer, "printing")
     paused = sidecar.ok("pause_printer", {"printer_id": printer})
     assert paused["state"] == "paused" and server.state() == "Paused", paused
     resumed = sidecar.ok("resume_printer", {"printer_id": printer})

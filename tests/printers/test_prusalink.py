@@ -140,6 +140,7 @@ def life_of_a_print(farm):
     assert run["status"] == "printing", run
     shown = server.get("/api/v1/job")[1]
     assert shown["file"]["name"] == run["remote_file"], shown
+    farm.wait_state(printer, "printing")
     paused = sidecar.ok("pause_printer", {"printer_id": printer})
     assert paused["state"] == "paused" and server.state() == "PAUSED", paused
     resumed = sidecar.ok("resume_printer", {"printer_id": printer})
