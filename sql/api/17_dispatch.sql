@@ -85,12 +85,11 @@ BEGIN
       wanted := arguments->>'name';
       arguments := CASE WHEN jsonb_typeof(arguments->'arguments') = 'string' AND arguments->>'arguments' LIKE '{%' THEN (arguments->>'arguments')::jsonb ELSE arguments->'arguments' END;
     END IF;
-    -- Nearly every call passes here; an alias, a refusal or a function made anew takes the long way.
-    SELECT x.* INTO t FROM odin.tools x WHERE x.name = wanted AND x.kind = wanted_kind;
+    -- Nearly every call passes here; a refusal or a function made anew takes the long way.
+    t := odin._find_tool(wanted, wanted_kind);
     open := t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
       AND has_function_privilege(who, coalesce(odin._function_known(t.id, t.version), odin._function_learn(t.id, t.version, odin._function_oid(t.function))), 'EXECUTE');
     IF open IS NOT TRUE THEN
-      t := odin._find_tool(wanted, wanted_kind);
       err := odin._gate(t, who, role_name, scopes, wanted, options);
       EXIT work WHEN err IS NOT NULL;
       PERFORM odin._function_learn(t.id, t.version, odin._function_oid(t.function));
