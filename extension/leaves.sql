@@ -1,14 +1,28 @@
 -- The functions written in Rust, declared by hand. They are the extension's only members, with
 -- odin.source() and odin.install(); a table must never depend on one of them.
-CREATE FUNCTION odin._jail_run(role oid, invoke regprocedure, call text, arguments jsonb, options jsonb, about jsonb, limit_ms int)
-  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'jail_run';
-CREATE FUNCTION odin._arguments_prepare(tool bigint, version bigint, sent jsonb)
-  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_prepare_wrapper';
+CREATE FUNCTION odin._jail_run(role oid, invoke regprocedure, run oid, arguments jsonb, preview boolean, bound_to text, call_id bigint, role_name text, key_id bigint, answers jsonb, state jsonb, limit_ms int)
+  RETURNS jsonb LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'jail_run';
+CREATE FUNCTION odin._run(run oid, arguments jsonb)
+  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'run_tool';
+CREATE FUNCTION odin._instance_row()
+  RETURNS record LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'instance_row';
+CREATE FUNCTION odin._key_row(hash bytea)
+  RETURNS record LANGUAGE c STRICT STABLE AS 'MODULE_PATHNAME', 'key_row';
+CREATE FUNCTION odin._arguments_plain(tool bigint, version bigint, sent jsonb)
+  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_plain_wrapper';
+CREATE FUNCTION odin._arguments_checked(tool bigint, version bigint, sent jsonb)
+  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_checked_wrapper';
 CREATE FUNCTION odin._arguments_load(tool bigint, version bigint, spec jsonb)
   RETURNS text LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_load_wrapper';
+CREATE FUNCTION odin._tool_known(kind text, name text, registry bigint)
+  RETURNS record LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'tool_known';
+CREATE FUNCTION odin._tool_learn(kind text, name text, registry bigint, tool record)
+  RETURNS record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'tool_learn';
 CREATE FUNCTION odin._function_known(tool bigint, version bigint)
   RETURNS oid LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'function_known_wrapper';
-CREATE FUNCTION odin._function_learn(tool bigint, version bigint, function oid)
+CREATE FUNCTION odin._caller_known(tool bigint, version bigint)
+  RETURNS oid LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'caller_known_wrapper';
+CREATE FUNCTION odin._function_learn(tool bigint, version bigint, function oid, caller oid)
   RETURNS oid LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'function_learn_wrapper';
 CREATE FUNCTION odin._schema_problem(schema jsonb)
   RETURNS text LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'schema_problem_wrapper';
@@ -40,6 +54,8 @@ CREATE FUNCTION odin._code_version()
   RETURNS text LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'code_version_wrapper';
 CREATE FUNCTION odin._has_written()
   RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'has_written_wrapper';
+CREATE FUNCTION odin._call_has_hints()
+  RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'call_has_hints_wrapper';
 CREATE FUNCTION odin._call_hints()
   RETURNS jsonb LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'call_hints_wrapper';
 CREATE FUNCTION odin.current_call()

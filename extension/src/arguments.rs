@@ -1,45 +1,32 @@
 //! The leaf behind step 3 of a call: arguments checked against a compiled spec that the backend keeps.
 
+use crate::tools::keep;
 use odin_core::{canonical, nearest, Spec};
 use pgrx::prelude::*;
-use pgrx::{pg_sys, JsonB};
+use pgrx::JsonB;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// More tools than any farm has; past it the cache starts anew instead of growing without end.
-const KEPT_SPECS: usize = 2000;
-
 thread_local! {
     static SPECS: RefCell<HashMap<(i64, i64), Spec>> = RefCell::new(HashMap::new());
-    static FUNCTIONS: RefCell<HashMap<(i64, i64), pg_sys::Oid>> = RefCell::new(HashMap::new());
 }
 
-/// The function behind a version of a tool, if this backend has looked it up before. One dropped since is
-/// still told: whoever asks what it may do finds that it is gone.
+/// The arguments as the tool takes them, when there is nothing to say about them and nothing beside them; NULL = ask `arguments_checked`.
 #[pg_extern]
-fn function_known(tool: i64, version: i64) -> Option<pg_sys::Oid> {
-    FUNCTIONS.with(|known| known.borrow().get(&(tool, version)).copied())
-}
-
-/// Remember the function behind a version of a tool; the answer is the same function.
-#[pg_extern]
-fn function_learn(tool: i64, version: i64, function: pg_sys::Oid) -> pg_sys::Oid {
-    FUNCTIONS.with(|known| keep(&mut known.borrow_mut(), (tool, version), function));
-    function
-}
-
-/// One version a tool, and not without end.
-fn keep<T>(map: &mut HashMap<(i64, i64), T>, key: (i64, i64), value: T) {
-    map.retain(|(tool, version), _| *tool != key.0 || *version == key.1);
-    if map.len() >= KEPT_SPECS {
-        map.clear();
-    }
-    map.insert(key, value);
+fn arguments_plain(tool: i64, version: i64, sent: JsonB) -> Option<JsonB> {
+    SPECS.with(|specs| {
+        let specs = specs.borrow();
+        specs
+            .get(&(tool, version))?
+            .prepare(sent.0)
+            .into_plain()
+            .map(JsonB)
+    })
 }
 
 /// NULL = this backend does not know that version of the tool yet: call `arguments_load`.
 #[pg_extern]
-fn arguments_prepare(tool: i64, version: i64, sent: JsonB) -> Option<JsonB> {
+fn arguments_checked(tool: i64, version: i64, sent: JsonB) -> Option<JsonB> {
     SPECS.with(|specs| {
         specs
             .borrow()

@@ -9,18 +9,28 @@ use std::cell::RefCell;
 /// Hints kept per call; a tool that loops must not fill the backend's memory.
 const KEPT_HINTS: usize = 50;
 
-#[derive(Default)]
+/// What the jail knows of the call.
+pub struct About {
+    pub id: i64,
+    pub role: String,
+    pub key: Option<i64>,
+    pub preview: bool,
+    pub images: bool,
+    pub answers: Value,
+    pub state: Value,
+}
+
 struct Call {
-    id: i64,
-    role: String,
-    key: Option<i64>,
-    preview: bool,
-    images: bool,
-    answers: Value,
-    state: Value,
+    about: About,
     would: Map<String, Value>,
     next: Vec<Value>,
     notes: Vec<Value>,
+}
+
+impl Call {
+    fn has_hints(&self) -> bool {
+        !self.would.is_empty() || !self.next.is_empty() || !self.notes.is_empty()
+    }
 }
 
 thread_local! {
@@ -32,25 +42,17 @@ thread_local! {
 pub struct Guard;
 
 impl Guard {
-    pub fn enter(about: Value) -> Option<Guard> {
+    pub fn enter(about: About) -> Option<Guard> {
         CALL.with(|slot| {
             let mut slot = slot.borrow_mut();
             if slot.is_some() {
                 return None; // a tool must not call the dispatcher again
             }
             *slot = Some(Call {
-                id: about.get("id").and_then(Value::as_i64).unwrap_or(0),
-                role: about
-                    .get("role")
-                    .and_then(Value::as_str)
-                    .unwrap_or("")
-                    .to_owned(),
-                key: about.get("key").and_then(Value::as_i64),
-                preview: about.get("preview").and_then(Value::as_bool) == Some(true),
-                images: about.get("images").and_then(Value::as_bool) == Some(true),
-                answers: about.get("answers").cloned().unwrap_or(Value::Null),
-                state: about.get("state").cloned().unwrap_or(Value::Null),
-                ..Call::default()
+                about,
+                would: Map::new(),
+                next: Vec::new(),
+                notes: Vec::new(),
             });
             Some(Guard)
         })
@@ -80,35 +82,41 @@ fn edit(change: impl FnOnce(&mut Call)) {
 #[pg_extern]
 fn call_hints() -> Option<JsonB> {
     let call = LEFT.with(|slot| slot.borrow_mut().take())?;
-    (!call.would.is_empty() || !call.next.is_empty() || !call.notes.is_empty())
+    call.has_hints()
         .then(|| JsonB(json!({"would": call.would, "next": call.next, "notes": call.notes})))
+}
+
+/// Has the finished call said anything beside its result?
+#[pg_extern]
+fn call_has_hints() -> bool {
+    LEFT.with(|slot| slot.borrow().as_ref().is_some_and(Call::has_hints))
 }
 
 #[pg_extern(stable)]
 fn current_call() -> Option<i64> {
-    with(|c| c.id)
+    with(|c| c.about.id)
 }
 
 #[pg_extern(stable)]
 fn call_key() -> Option<i64> {
-    with(|c| c.key).flatten()
+    with(|c| c.about.key).flatten()
 }
 
 #[pg_extern(stable)]
 fn call_is_preview() -> bool {
-    with(|c| c.preview).unwrap_or(false)
+    with(|c| c.about.preview).unwrap_or(false)
 }
 
 /// True when the row trail must keep whole before-images: a preview, or a commit bound to one.
 #[pg_extern(stable)]
 fn call_keeps_images() -> bool {
-    with(|c| c.images).unwrap_or(false)
+    with(|c| c.about.images).unwrap_or(false)
 }
 
 /// Who acts: the key's owner inside a call, else the SQL user, even inside SECURITY DEFINER.
 #[pg_extern(stable)]
 fn actor() -> Option<String> {
-    with(|c| c.role.clone()).or_else(|| {
+    with(|c| c.about.role.clone()).or_else(|| {
         // SAFETY: both look into the backend's own state and the role cache; noerr returns null for a
         // role dropped meanwhile.
         unsafe {
@@ -153,14 +161,14 @@ fn note(text: &str) {
 
 #[pg_extern(stable)]
 fn input_responses() -> Option<JsonB> {
-    with(|c| c.answers.clone())
+    with(|c| c.about.answers.clone())
         .filter(|v| !v.is_null())
         .map(JsonB)
 }
 
 #[pg_extern(stable)]
 fn request_state() -> Option<JsonB> {
-    with(|c| c.state.clone())
+    with(|c| c.about.state.clone())
         .filter(|v| !v.is_null())
         .map(JsonB)
 }

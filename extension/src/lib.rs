@@ -7,10 +7,12 @@ mod context;
 mod domain;
 mod expression;
 mod jail;
+mod lookups;
 mod plan;
 mod roles;
 mod rows;
 mod secrets;
 mod timeout;
+mod tools;
 
 ::pgrx::pg_module_magic!();

@@ -233,6 +233,15 @@ CREATE OR REPLACE FUNCTION odin._registry_changed(tool text, act text, version b
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   INSERT INTO odin.registry_log(changed_by, tool, act, version, before, after) VALUES (odin.actor(), tool, act, version, before, after);
-  UPDATE odin.instance SET registry_version = registry_version + 1;
   PERFORM pg_notify('odin_registry', '');
 END $f$;
+
+-- Backends remember tools by the registry's version: whoever changes one, by whatever way, makes them look again.
+CREATE OR REPLACE FUNCTION odin._registry_moves_on() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  UPDATE odin.instance SET registry_version = registry_version + 1;
+  RETURN NULL;
+END $f$;
+CREATE OR REPLACE TRIGGER registry_moves_on AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON odin.tools FOR EACH STATEMENT EXECUTE FUNCTION odin._registry_moves_on();
+CREATE OR REPLACE TRIGGER registry_moves_on AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON odin.tool_aliases FOR EACH STATEMENT EXECUTE FUNCTION odin._registry_moves_on();

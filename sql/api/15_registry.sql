@@ -53,9 +53,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 $f$;
 
 CREATE OR REPLACE FUNCTION odin._texts(list jsonb) RETURNS text[]
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT CASE WHEN jsonb_typeof(list) = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(list)) END;
-$f$;
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  RETURN CASE WHEN jsonb_typeof(list) = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(list)) END;
+END $f$;
 
 CREATE OR REPLACE FUNCTION odin._check_registration(kind text, tool text, words text, r jsonb, columns text[]) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$

@@ -38,37 +38,43 @@ BEGIN
   RETURN NULL;
 END $f$;
 
--- Arguments against a spec that this backend has not compiled yet.
+-- Arguments with what stands beside them or is wrong with them; a spec that this backend does not know yet is compiled first.
 CREATE OR REPLACE FUNCTION odin._prepare(t odin.tools, arguments jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $f$
 DECLARE
-  problem text := odin._arguments_load(t.id, t.version, t.spec);
+  ready jsonb := odin._arguments_checked(t.id, t.version, coalesce(arguments, '{}'));
+  problem text;
 BEGIN
+  IF ready IS NOT NULL THEN RETURN ready; END IF;
+  problem := odin._arguments_load(t.id, t.version, t.spec);
   IF problem IS NOT NULL THEN RAISE EXCEPTION 'the spec of % does not compile: %', t.name, problem; END IF;
-  RETURN odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}'));
+  RETURN odin._arguments_checked(t.id, t.version, coalesce(arguments, '{}'));
 END $f$;
 
--- Steps 2 to 7. `who` is the role, `own_tx` says that the whole transaction is this call (the gateway's).
-CREATE OR REPLACE FUNCTION odin._dispatch(who oid, role_name text, key_id bigint, scopes text[], key_rate int, wanted text, arguments jsonb, options jsonb, own_tx boolean, wanted_kind text DEFAULT 'tool')
+-- The functions behind a tool, for this backend to remember; the answer is the tool's own.
+CREATE OR REPLACE FUNCTION odin._learn(t odin.tools) RETURNS oid
+LANGUAGE sql AS $f$
+  SELECT odin._function_learn(t.id, t.version, odin._function_oid(t.function), to_regprocedure(t.caller || '(jsonb)'));
+$f$;
+
+-- Steps 2 to 7. `who` is the role, `own_tx` says that the whole transaction is this call (the gateway's), `registry` is the registry's version if
+-- the caller knows it. Every expression costs a call some microseconds: what nearly every call passes is asked at once.
+CREATE OR REPLACE FUNCTION odin._dispatch(who oid, role_name text, key_id bigint, scopes text[], key_rate int, wanted text, arguments jsonb, options jsonb, own_tx boolean, registry bigint DEFAULT NULL, wanted_kind text DEFAULT 'tool')
 RETURNS jsonb LANGUAGE plpgsql AS $f$
 DECLARE
   started timestamptz := clock_timestamp();
   t odin.tools;
-  open boolean;
   ready jsonb;
   args jsonb;
-  control jsonb := '{}';
+  control jsonb;
   idem_key text;
   stored jsonb;
   call_id bigint;
   dry boolean;
-  called timestamptz;
-  preview boolean := false;
+  preview boolean;
   token jsonb;
   out jsonb;
-  caught jsonb;
   answer jsonb;
-  hints jsonb;
   task jsonb;
   err jsonb;
   outcome text;
@@ -85,82 +91,82 @@ BEGIN
       wanted := arguments->>'name';
       arguments := CASE WHEN jsonb_typeof(arguments->'arguments') = 'string' AND arguments->>'arguments' LIKE '{%' THEN (arguments->>'arguments')::jsonb ELSE arguments->'arguments' END;
     END IF;
-    -- Nearly every call passes here; a refusal or a function made anew takes the long way.
-    t := odin._find_tool(wanted, wanted_kind);
-    open := t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
-      AND has_function_privilege(who, coalesce(odin._function_known(t.id, t.version), odin._function_learn(t.id, t.version, odin._function_oid(t.function))), 'EXECUTE');
-    IF open IS NOT TRUE THEN
+    t := coalesce(odin._tool_known(wanted_kind, wanted, registry), odin._tool_learn(wanted_kind, wanted, registry, odin._find_tool(wanted, wanted_kind)));
+    -- Nearly every call is open and has no limits; a refusal or a function made anew takes the long way.
+    IF (t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
+        AND key_rate IS NULL AND t.rate_per_minute IS NULL AND t.concurrency IS NULL
+        AND has_function_privilege(who, coalesce(odin._function_known(t.id, t.version), odin._learn(t)), 'EXECUTE')) IS NOT TRUE THEN
       err := odin._gate(t, who, role_name, scopes, wanted, options);
       EXIT work WHEN err IS NOT NULL;
-      PERFORM odin._function_learn(t.id, t.version, odin._function_oid(t.function));
-    END IF;
-    IF key_rate IS NOT NULL OR t.rate_per_minute IS NOT NULL THEN
-      err := odin._rate_check(key_id, key_rate, t);
-      EXIT work WHEN err IS NOT NULL;
-    END IF;
-    IF t.concurrency IS NOT NULL AND NOT odin._take_place('tool', t.id, t.concurrency) THEN
-      err := odin._no_place(format('%s runs as often at once as it may (%s)', t.name, t.concurrency));
-      EXIT work;
-    END IF;
-    ready := coalesce(odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}')), odin._prepare(t, arguments));
-    IF NOT (ready->'ok')::boolean THEN
-      err := odin._error('validation_failed', ready->>'detail', NULL, jsonb_build_object('problems', ready->'problems', 'field', ready#>'{problems,0,field}'));
-      EXIT work;
-    END IF;
-    args := ready->'arguments';
-    control := ready->'control';
-    -- Either way of asking for a preview is enough: a header must not be undone by a default in the body.
-    dry := coalesce((control->>'dry_run')::boolean, false) OR coalesce((options->>'dry_run')::boolean, false);
-    IF t.task <> 'no' AND own_tx AND NOT dry THEN
-      -- What came beside the arguments goes along: the worker has nothing but the task.
-      task := odin._task_offer(t, role_name, key_id, args || control || (SELECT coalesce(jsonb_object_agg(k, v), '{}') FROM (VALUES ('idempotency_key', options->'idempotency_key'),
-        ('preview_token', options->'preview_token'), ('confirm', options->'confirmed')) o(k, v) WHERE coalesce(v, 'null') <> 'null' AND t.spec->'control' ? k AND NOT control ? k), options);
-      err := task->'error';
-      EXIT work WHEN task IS NOT NULL;
-    END IF;
-    IF NOT t.read_only THEN
-      preview := dry OR (t.confirm = 'confirm' AND NOT coalesce((control->>'confirm')::boolean, (options->>'confirmed')::boolean, false));
-      idem_key := coalesce(control->>'idempotency_key', options->>'idempotency_key');
-      -- Before the policies: a call that was done is answered again, whatever became of its token or approval.
-      IF idem_key IS NOT NULL AND NOT preview THEN
-        stored := odin._claim(role_name, who, scopes, idem_key, t.name, args);
-        err := stored->'error';
-        EXIT work WHEN err IS NOT NULL OR stored IS NOT NULL;
+      PERFORM odin._learn(t);
+      IF key_rate IS NOT NULL OR t.rate_per_minute IS NOT NULL THEN
+        err := odin._rate_check(key_id, key_rate, t);
+        EXIT work WHEN err IS NOT NULL;
       END IF;
-      token := odin._token_open(coalesce(control->>'preview_token', options->>'preview_token'), role_name, t, args, preview);
-      err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options || jsonb_build_object('approval_reason', control->'approval_reason'), preview, token));
-      EXIT work WHEN err IS NOT NULL;
-      call_id := nextval('odin.audit_calls_id_seq');
-    ELSIF own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN
-      -- Nothing but the audit row will be written: no caller has to wait for its flush.
-      said := set_config('synchronous_commit', 'off', true);
-    END IF;
-    called := clock_timestamp();
-    out := odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(text,jsonb,jsonb)'::regprocedure ELSE 'odin._invoke(text,jsonb,jsonb)'::regprocedure END,
-      'SELECT ' || t.caller || '($1)', args, CASE WHEN preview THEN '{"preview": true}' WHEN token IS NOT NULL THEN jsonb_build_object('preview', false, 'touched', token->'touched') ELSE 'null' END::jsonb,
-      jsonb_build_object('id', coalesce(call_id, 0), 'role', role_name, 'key', key_id, 'preview', preview, 'images', preview OR token IS NOT NULL,
-        'answers', options->'input_responses',
-        'state', CASE WHEN options ? 'request_state' THEN odin._state_open(options->>'request_state', role_name, t.name, args) END), t.timeout_ms);
-    caught := out->'caught';
-    -- A tool may swallow the cancellation and go on; what comes after its time does not count.
-    IF caught IS NULL AND t.timeout_ms > 0 AND clock_timestamp() > called + t.timeout_ms * interval '1 ms' THEN
-      RAISE EXCEPTION USING ERRCODE = '57014', MESSAGE = 'canceling statement due to statement timeout';
-    END IF;
-    -- What a read tool wants to know from outside is asked for here, where writing is allowed again.
-    IF caught IS NULL AND t.read_only AND jsonb_typeof(out#>'{result,ask_outside}') = 'object' THEN
-      out := jsonb_build_object('result', odin._ask_outside(out->'result', role_name, key_id, options));
-    END IF;
-    IF preview AND out ? 'seen' THEN
-      answer := odin._preview_answer(t, out->'seen', role_name, args, odin._call_hints());
-    ELSIF caught IS NULL THEN
-      answer := out->'result';
-      hints := odin._call_hints();
-      -- One object of a tool with nothing to add is the answer as it stands.
-      IF (t.raw OR (hints IS NULL AND t.result_key IS NULL AND t.next_actions = '[]' AND jsonb_typeof(answer) = 'object')) IS NOT TRUE THEN
-        answer := odin._shape(t, answer, args, control, hints);
+      IF t.concurrency IS NOT NULL AND NOT odin._take_place('tool', t.id, t.concurrency) THEN
+        err := odin._no_place(format('%s runs as often at once as it may (%s)', t.name, t.concurrency));
+        EXIT work;
       END IF;
-    ELSE
-      err := odin._error_of(caught, role_name);
+    END IF;
+    args := odin._arguments_plain(t.id, t.version, coalesce(arguments, '{}'));
+    IF args IS NULL THEN
+      ready := odin._prepare(t, arguments);
+      IF NOT (ready->'ok')::boolean THEN
+        err := odin._error('validation_failed', ready->>'detail', NULL, jsonb_build_object('problems', ready->'problems', 'field', ready#>'{problems,0,field}'));
+        EXIT work;
+      END IF;
+      args := ready->'arguments';
+      control := ready->'control';
+    END IF;
+    IF t.task <> 'no' OR NOT t.read_only THEN
+      control := coalesce(control, '{}');
+      -- Either way of asking for a preview is enough: a header must not be undone by a default in the body.
+      dry := coalesce((control->>'dry_run')::boolean, false) OR coalesce((options->>'dry_run')::boolean, false);
+      IF t.task <> 'no' AND own_tx AND NOT dry THEN
+        -- What came beside the arguments goes along: the worker has nothing but the task.
+        task := odin._task_offer(t, role_name, key_id, args || control || (SELECT coalesce(jsonb_object_agg(k, v), '{}') FROM (VALUES ('idempotency_key', options->'idempotency_key'),
+          ('preview_token', options->'preview_token'), ('confirm', options->'confirmed')) o(k, v) WHERE coalesce(v, 'null') <> 'null' AND t.spec->'control' ? k AND NOT control ? k), options);
+        err := task->'error';
+        EXIT work WHEN task IS NOT NULL;
+      END IF;
+      IF NOT t.read_only THEN
+        preview := dry OR (t.confirm = 'confirm' AND NOT coalesce((control->>'confirm')::boolean, (options->>'confirmed')::boolean, false));
+        idem_key := coalesce(control->>'idempotency_key', options->>'idempotency_key');
+        -- Before the policies: a call that was done is answered again, whatever became of its token or approval.
+        IF idem_key IS NOT NULL AND NOT preview THEN
+          stored := odin._claim(role_name, who, scopes, idem_key, t.name, args);
+          err := stored->'error';
+          EXIT work WHEN err IS NOT NULL OR stored IS NOT NULL;
+        END IF;
+        IF preview OR t.confirm IN ('preview', 'human') OR control ? 'preview_token' OR options ? 'preview_token' THEN
+          token := odin._token_open(coalesce(control->>'preview_token', options->>'preview_token'), role_name, t, args, preview);
+          err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options || jsonb_build_object('approval_reason', control->'approval_reason'), preview, token));
+          EXIT work WHEN err IS NOT NULL;
+        END IF;
+        call_id := nextval('odin.audit_calls_id_seq');
+      END IF;
+    END IF;
+    -- Of a read nothing but the audit row will be written: no caller has to wait for its flush.
+    said := CASE WHEN t.read_only AND own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN set_config('synchronous_commit', 'off', true) END;
+    out := odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(oid,jsonb,boolean,text)'::regprocedure ELSE 'odin._invoke(oid,jsonb,boolean,text)'::regprocedure END, odin._caller_known(t.id, t.version), args,
+      coalesce(preview, false), coalesce(token->>'touched', ''), call_id, role_name, key_id, options->'input_responses',
+      CASE WHEN options ? 'request_state' THEN odin._state_open(options->>'request_state', role_name, t.name, args) END, t.timeout_ms);
+    answer := out->'result';
+    IF answer IS NULL THEN
+      IF preview AND out ? 'seen' THEN
+        answer := odin._preview_answer(t, out->'seen', role_name, args, odin._call_hints());
+      ELSE
+        err := odin._error_of(out->'caught', role_name);
+      END IF;
+    ELSIF ((t.raw OR (t.result_key IS NULL AND t.next_actions = '[]' AND jsonb_typeof(answer) = 'object' AND NOT odin._call_has_hints())) AND NOT answer ? 'ask_outside') IS NOT TRUE THEN
+      -- What a read tool wants to know from outside is asked for here, where writing is allowed again.
+      IF t.read_only AND jsonb_typeof(answer->'ask_outside') = 'object' THEN
+        answer := odin._ask_outside(answer, role_name, key_id, options);
+      END IF;
+      -- A raw answer is its tool's own affair; one object with nothing to add stands as it is.
+      IF NOT t.raw THEN
+        answer := odin._shape(t, answer, args, control, odin._call_hints());
+      END IF;
     END IF;
   EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
     -- Whatever fails around the tool takes the tool's effect with it.
@@ -169,12 +175,12 @@ BEGIN
   END work;
   outcome := CASE WHEN err IS NOT NULL AND out IS NULL THEN 'refused' WHEN err IS NOT NULL THEN 'failed' WHEN task IS NOT NULL THEN 'queued' WHEN stored IS NOT NULL THEN 'replay'
                   WHEN preview THEN 'preview' WHEN t.raw AND answer ? 'input_required' THEN 'asked' ELSE 'done' END;
-  IF outcome = 'done' AND t.confirm = 'human' THEN
+  IF outcome = 'done' AND (t.confirm = 'human' OR idem_key IS NOT NULL) THEN
     -- Used up only by success: a failed call leaves the approval standing.
-    UPDATE odin.consents k SET state = 'used' WHERE k.role_name = _dispatch.role_name AND k.tool = t.name AND k.arguments_hash = odin._hash(t.name, odin._canonical(args)) AND k.state = 'approved';
-  END IF;
-  IF outcome = 'done' AND idem_key IS NOT NULL THEN
-    PERFORM odin._keep_answer(role_name, who, scopes, idem_key, t.name, args, answer, call_id);
+    UPDATE odin.consents k SET state = 'used' WHERE t.confirm = 'human' AND k.role_name = _dispatch.role_name AND k.tool = t.name AND k.arguments_hash = odin._hash(t.name, odin._canonical(args)) AND k.state = 'approved';
+    IF idem_key IS NOT NULL THEN
+      PERFORM odin._keep_answer(role_name, who, scopes, idem_key, t.name, args, answer, call_id);
+    END IF;
   END IF;
   INSERT INTO odin.audit_calls(id, called_at, duration_us, role_name, key_id, face, client, tool, arguments, outcome, code, request_id, idempotency_key, origin, xid)
   OVERRIDING SYSTEM VALUE

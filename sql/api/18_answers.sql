@@ -132,8 +132,8 @@ DECLARE
   would jsonb;
 BEGIN
   IF NOT t.previewable THEN RETURN NULL; END IF;
-  out := odin._jail_run(to_regrole(quote_ident(role_name)), 'odin._invoke(text,jsonb,jsonb)'::regprocedure, 'SELECT ' || t.caller || '($1)', args, '{"preview": true}',
-    jsonb_build_object('id', 0, 'role', role_name, 'key', key_id, 'preview', true, 'images', true), t.timeout_ms);
+  out := odin._jail_run(to_regrole(quote_ident(role_name)), 'odin._invoke(oid,jsonb,boolean,text)'::regprocedure, to_regprocedure(t.caller || '(jsonb)'), args,
+    true, '', NULL, role_name, key_id, NULL, NULL, t.timeout_ms);
   would := odin._call_hints()->'would';
   IF out ? 'caught' THEN RETURN jsonb_build_object('error', odin._error_of(out->'caught', role_name)); END IF;
   RETURN jsonb_build_object('would_execute', odin._redact(CASE WHEN coalesce(would, '{}') = '{}' THEN jsonb_build_object('action', t.name) || args ELSE would END, t.secret_arguments), 'changes', out#>'{seen,changes}');

@@ -9,7 +9,7 @@ BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
   INSERT INTO odin_private.bridge_questions(id, key_id, session, expires_at)
-  VALUES (question, p.key_id, coalesce(options->>'session', ''), clock_timestamp() + make_interval(secs => coalesce((options->>'seconds')::int, 300)));
+  VALUES (question, (p.k).id, coalesce(options->>'session', ''), clock_timestamp() + make_interval(secs => coalesce((options->>'seconds')::int, 300)));
   RETURN '{"ok": true}';
 END $f$;
 COMMENT ON FUNCTION odin.gateway_bridge_ask(text, text, jsonb) IS 'Records a question put to a client, under an id nobody can guess.';
@@ -22,7 +22,7 @@ BEGIN
   p := odin._principal(credential, '{}');
   IF p.error IS NOT NULL THEN RETURN 'false'; END IF;
   UPDATE odin_private.bridge_questions q SET answer = gateway_bridge_answer.answer
-   WHERE q.id = question AND q.key_id = p.key_id AND q.answer IS NULL AND q.expires_at > clock_timestamp();
+   WHERE q.id = question AND q.key_id = (p.k).id AND q.answer IS NULL AND q.expires_at > clock_timestamp();
   IF NOT FOUND THEN RETURN 'false'; END IF;
   NOTIFY odin_bridge;
   RETURN 'true';
@@ -36,7 +36,7 @@ DECLARE
 BEGIN
   p := odin._principal(credential, '{}');
   IF p.error IS NOT NULL THEN RETURN 'false'; END IF;
-  INSERT INTO odin_private.bridge_cancels(key_id, session, request) VALUES (p.key_id, gateway_bridge_cancel.session, left(gateway_bridge_cancel.request, 200));
+  INSERT INTO odin_private.bridge_cancels(key_id, session, request) VALUES ((p.k).id, gateway_bridge_cancel.session, left(gateway_bridge_cancel.request, 200));
   NOTIFY odin_bridge;
   RETURN 'true';
 END $f$;
@@ -66,7 +66,7 @@ BEGIN
   p := odin._principal(credential, '{}');
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
   INSERT INTO odin_private.bridge_sessions AS s (key_id, session, log_level, watches, ended_at)
-  VALUES (p.key_id, gateway_session_set.session, change->>'log_level', array_remove(ARRAY[change->>'watch'], NULL), CASE WHEN change ? 'end' THEN clock_timestamp() END)
+  VALUES ((p.k).id, gateway_session_set.session, change->>'log_level', array_remove(ARRAY[change->>'watch'], NULL), CASE WHEN change ? 'end' THEN clock_timestamp() END)
   ON CONFLICT ON CONSTRAINT bridge_sessions_pkey DO UPDATE
      SET log_level = coalesce(excluded.log_level, s.log_level), used_at = clock_timestamp(), ended_at = coalesce(s.ended_at, excluded.ended_at),
          watches = (array_remove(array_remove(s.watches, change->>'watch'), change->>'unwatch') || excluded.watches)[1:100];
@@ -83,7 +83,7 @@ BEGIN
   p := odin._principal(credential, '{}');
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
   RETURN jsonb_build_object('ok', true) || coalesce((SELECT jsonb_build_object('log_level', s.log_level, 'watches', to_jsonb(s.watches))
-    FROM odin_private.bridge_sessions s WHERE s.key_id = p.key_id AND s.session = gateway_session_get.session), '{}');
+    FROM odin_private.bridge_sessions s WHERE s.key_id = (p.k).id AND s.session = gateway_session_get.session), '{}');
 END $f$;
 COMMENT ON FUNCTION odin.gateway_session_get(text, text) IS 'What a session has set: log level and watched resources.';
 

@@ -23,33 +23,43 @@ LANGUAGE sql AS $f$
     WHEN k.allowed_ips IS NOT NULL AND NOT coalesce((options->>'ip')::inet <<= ANY (k.allowed_ips), false) THEN 'the key may not be used from this address' END;
 $f$;
 
-CREATE OR REPLACE FUNCTION odin._principal(credential text, options jsonb, OUT key_id bigint, OUT key_name text, OUT who oid, OUT role_name text, OUT scopes text[], OUT toolsets text[],
-  OUT rate int, OUT concurrency int, OUT error jsonb)
+-- Who calls: his key, its role, and the version of the registry that he sees; or why not.
+CREATE OR REPLACE FUNCTION odin._principal(credential text, options jsonb, OUT k odin_private.keys, OUT who oid, OUT registry bigint, OUT error jsonb)
 LANGUAGE plpgsql AS $f$
 DECLARE
-  tables_version text;
+  i odin.instance;
+  s odin_private.sign_ins;
   refused text;
 BEGIN
-  -- One statement: every call of every key comes through here.
-  SELECT i.schema_version, k.id, k.name, to_regrole(quote_ident(k.role_name)), k.role_name, k.scopes, k.toolsets, k.rate_per_minute, k.concurrency, odin._key_refusal(k, options)
-    INTO tables_version, key_id, key_name, who, role_name, scopes, toolsets, rate, concurrency, refused
-    FROM odin.instance i LEFT JOIN odin_private.keys k ON k.hash = odin._key_hash(credential);
+  -- No statement here: every call of every key comes through.
+  i := odin._instance_row();
+  k := odin._key_row(odin._key_hash(credential));
+  who := to_regrole(quote_ident(k.role_name));
+  refused := odin._key_refusal(k, options);
+  IF refused IS NULL AND i.schema_version = odin._code_version() THEN
+    registry := i.registry_version;
+    RETURN;
+  END IF;
   IF refused = 'unknown key' THEN
     -- A token somebody signed in with: a key whose scopes and end are the token's.
-    SELECT k.id, k.name, to_regrole(quote_ident(k.role_name)), k.role_name, s.scopes, k.toolsets, k.rate_per_minute, k.concurrency,
-        CASE WHEN s.expires_at < clock_timestamp() THEN 'the sign-in has expired' ELSE odin._key_refusal(k, options) END
-      INTO key_id, key_name, who, role_name, scopes, toolsets, rate, concurrency, refused
-      FROM odin_private.sign_ins s JOIN odin_private.keys k ON k.id = s.key_id WHERE s.hash = odin._key_hash(credential);
-    refused := CASE WHEN key_id IS NULL THEN 'unknown key' ELSE refused END;
+    SELECT * INTO s FROM odin_private.sign_ins x WHERE x.hash = odin._key_hash(credential);
+    SELECT * INTO k FROM odin_private.keys x WHERE x.id = s.key_id;
+    IF FOUND THEN
+      k.scopes := s.scopes;
+      who := to_regrole(quote_ident(k.role_name));
+      refused := CASE WHEN s.expires_at < clock_timestamp() THEN 'the sign-in has expired' ELSE odin._key_refusal(k, options) END;
+    END IF;
   END IF;
-  IF refused IS NULL AND tables_version = odin._code_version() THEN RETURN; END IF;
-  key_id := NULL; key_name := NULL; who := NULL; role_name := NULL; scopes := NULL; toolsets := NULL; rate := NULL; concurrency := NULL;
-  IF tables_version <> odin._code_version() THEN
-    error := odin._error('schema_outdated', format('the tables are of version %s, the code is %s', tables_version, odin._code_version()));
+  IF i.schema_version <> odin._code_version() THEN
+    error := odin._error('schema_outdated', format('the tables are of version %s, the code is %s', i.schema_version, odin._code_version()));
+  ELSIF refused IS NULL THEN
+    registry := i.registry_version;
+    RETURN;
   ELSE
     PERFORM odin._count_login_failure(refused, options);
     error := odin._error('not_authenticated', refused);
   END IF;
+  k := NULL; who := NULL;
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.gateway_call(credential text, tool text, arguments jsonb, options jsonb) RETURNS jsonb
@@ -60,11 +70,13 @@ DECLARE
   unlocked text;
 BEGIN
   p := odin._principal(credential, options);
-  IF p.error IS NULL AND p.concurrency IS NOT NULL AND NOT odin._take_place('key', p.key_id, p.concurrency) THEN
-    p.error := odin._no_place(format('this key may make %s calls at once', p.concurrency));
+  IF p.error IS NOT NULL OR (p.k).concurrency IS NOT NULL THEN
+    IF p.error IS NULL AND NOT odin._take_place('key', (p.k).id, (p.k).concurrency) THEN
+      p.error := odin._no_place(format('this key may make %s calls at once', (p.k).concurrency));
+    END IF;
+    IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
   END IF;
-  IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
-  answer := odin._dispatch(p.who, p.role_name, p.key_id, p.scopes, p.rate, tool, arguments, options, true);
+  answer := odin._dispatch(p.who, (p.k).role_name, (p.k).id, (p.k).scopes, (p.k).rate_per_minute, tool, arguments, options, true, p.registry);
   -- A session lock that a tool took must not outlive its call. (An assignment costs a third of a PERFORM.)
   unlocked := pg_advisory_unlock_all();
   RETURN answer;
@@ -78,9 +90,9 @@ DECLARE
 BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  RETURN jsonb_build_object('ok', true, 'role', p.role_name, 'key_id', p.key_id, 'key_name', p.key_name, 'scopes', to_jsonb(p.scopes), 'toolsets', to_jsonb(p.toolsets),
-    'org', (SELECT o.name FROM odin._memberships(p.role_name::name) m JOIN odin.orgs o ON o.id = m.org_id ORDER BY m.id LIMIT 1),
-    'limits', jsonb_build_object('rate_per_minute', p.rate, 'concurrency', p.concurrency));
+  RETURN jsonb_build_object('ok', true, 'role', (p.k).role_name, 'key_id', (p.k).id, 'key_name', (p.k).name, 'scopes', to_jsonb((p.k).scopes), 'toolsets', to_jsonb((p.k).toolsets),
+    'org', (SELECT o.name FROM odin._memberships((p.k).role_name::name) m JOIN odin.orgs o ON o.id = m.org_id ORDER BY m.id LIMIT 1),
+    'limits', jsonb_build_object('rate_per_minute', (p.k).rate_per_minute, 'concurrency', (p.k).concurrency));
 END $f$;
 COMMENT ON FUNCTION odin.gateway_authenticate(text, jsonb) IS 'Who a credential is, for the sidecar; a refusal is counted by address.';
 
@@ -99,10 +111,10 @@ DECLARE
 BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  lean := coalesce(odin._texts(options->'toolsets'), p.toolsets) = ARRAY['lean'];
+  lean := coalesce(odin._texts(options->'toolsets'), (p.k).toolsets) = ARRAY['lean'];
   RETURN jsonb_build_object('ok', true, 'version', (SELECT registry_version FROM odin.instance), list_key,
     (SELECT coalesce(jsonb_agg(CASE WHEN lean THEN odin._lean_listing(v.listing) ELSE v.listing END ORDER BY v.name COLLATE "C"), '[]')
-       FROM odin._visible(p.who, p.scopes, ARRAY[wanted_kind], coalesce(odin._texts(options->'toolsets'), p.toolsets), (options->>'readonly')::boolean, coalesce((options->>'all')::boolean, false)) v
+       FROM odin._visible(p.who, (p.k).scopes, ARRAY[wanted_kind], coalesce(odin._texts(options->'toolsets'), (p.k).toolsets), (options->>'readonly')::boolean, coalesce((options->>'all')::boolean, false)) v
       WHERE templates IS NULL OR (v.uri LIKE '%{%') = templates));
 END $f$;
 
@@ -139,7 +151,7 @@ DECLARE
 BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
-  answer := odin._dispatch(p.who, p.role_name, p.key_id, p.scopes, p.rate, name, arguments, options, true, 'prompt');
+  answer := odin._dispatch(p.who, (p.k).role_name, (p.k).id, (p.k).scopes, (p.k).rate_per_minute, name, arguments, options, true, p.registry, 'prompt');
   PERFORM pg_advisory_unlock_all();
   IF answer->>'status' <> 'complete' THEN RETURN answer; END IF;
   said := answer->'result';
@@ -199,7 +211,7 @@ BEGIN
   IF r.name IS NULL THEN
     RETURN jsonb_build_object('status', 'error', 'error', odin._error('not_found', format('there is no resource %s', uri), NULL, jsonb_build_object('uri', uri)));
   END IF;
-  answer := odin._dispatch(p.who, p.role_name, p.key_id, p.scopes, p.rate, r.name, r.arguments, options, true, 'resource');
+  answer := odin._dispatch(p.who, (p.k).role_name, (p.k).id, (p.k).scopes, (p.k).rate_per_minute, r.name, r.arguments, options, true, p.registry, 'resource');
   PERFORM pg_advisory_unlock_all();
   IF answer->>'status' <> 'complete' THEN
     RETURN CASE WHEN answer ? 'error' THEN jsonb_set(answer, '{error,uri}', to_jsonb(uri)) ELSE answer END;
@@ -217,10 +229,10 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.gateway_resource_read(text, text, jsonb) IS 'resources/read: the contents under a URI, made under the key''s role.';
 
--- schema.name of a function that takes one text, ready to be called; NULL when there is none.
-CREATE OR REPLACE FUNCTION odin._completer(function text) RETURNS text
+-- The function of that name that takes one text; NULL when there is none.
+CREATE OR REPLACE FUNCTION odin._completer(function text) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT format('%I.%I', n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+  SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
    WHERE ARRAY[n.nspname::text, p.proname::text] = parse_ident(function) AND p.prokind = 'f' AND p.pronargs = 1 AND p.proargtypes[0] = 'text'::regtype;
 $f$;
 
@@ -235,7 +247,7 @@ DECLARE
 BEGIN
   p := odin._principal(credential, coalesce(context, '{}'));
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  SELECT * INTO t FROM odin._visible(p.who, p.scopes, ARRAY['prompt', 'resource'], NULL, false, true) v WHERE v.name = ref->>'name' OR v.uri = ref->>'uri' LIMIT 1;
+  SELECT * INTO t FROM odin._visible(p.who, (p.k).scopes, ARRAY['prompt', 'resource'], NULL, false, true) v WHERE v.name = ref->>'name' OR v.uri = ref->>'uri' LIMIT 1;
   IF t.id IS NULL THEN
     RETURN jsonb_build_object('ok', false, 'error', odin._error('not_found', format('there is no prompt or resource %s', coalesce(ref->>'name', ref->>'uri'))));
   END IF;
@@ -243,9 +255,8 @@ BEGIN
   IF schema ? 'enum' THEN
     found := (SELECT coalesce(jsonb_agg(e ORDER BY n), '[]') FROM jsonb_array_elements_text(schema->'enum') WITH ORDINALITY x(e, n) WHERE starts_with(lower(e), lower(coalesce(argument->>'value', ''))));
   ELSIF odin._completer(schema->>'x-complete') IS NOT NULL THEN
-    found := coalesce(odin._jail_run(p.who, 'odin._invoke_read(text,jsonb,jsonb)'::regprocedure,
-      format('SELECT to_jsonb(ARRAY(SELECT v::text FROM %s($1->>''value'') v LIMIT 101))', odin._completer(schema->>'x-complete')), jsonb_build_object('value', coalesce(argument->>'value', '')), 'null',
-      jsonb_build_object('role', p.role_name, 'key', p.key_id), 5000)->'result', '[]');
+    found := odin._jail_run(p.who, 'odin._invoke_completion(oid,jsonb,boolean,text)'::regprocedure, odin._completer(schema->>'x-complete'),
+      jsonb_build_object('value', coalesce(argument->>'value', '')), false, '', NULL, (p.k).role_name, (p.k).id, NULL, NULL, 5000);
   END IF;
   RETURN jsonb_build_object('ok', true, 'values', (SELECT coalesce(jsonb_agg(e ORDER BY n), '[]') FROM jsonb_array_elements(found) WITH ORDINALITY x(e, n) WHERE n <= 100),
     'total', jsonb_array_length(found), 'hasMore', jsonb_array_length(found) > 100);
@@ -266,9 +277,9 @@ DECLARE
 BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  UPDATE odin.consents c SET state = CASE WHEN approved THEN 'approved' ELSE 'denied' END, decided_by = p.role_name, decided_via = 'elicitation', decided_at = clock_timestamp(),
+  UPDATE odin.consents c SET state = CASE WHEN approved THEN 'approved' ELSE 'denied' END, decided_by = (p.k).role_name, decided_via = 'elicitation', decided_at = clock_timestamp(),
          expires_at = clock_timestamp() + CASE WHEN approved THEN interval '10 minutes' ELSE interval '1 day' END
-   WHERE c.id = consent_id AND c.role_name = p.role_name AND c.state = 'pending';
+   WHERE c.id = consent_id AND c.role_name = (p.k).role_name AND c.state = 'pending';
   RETURN jsonb_build_object('ok', FOUND);
 END $f$;
 COMMENT ON FUNCTION odin.gateway_decide(text, bigint, boolean, jsonb) IS 'Records what the person at the client answered when asked about a waiting call of that same key''s owner.';

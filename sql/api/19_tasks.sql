@@ -78,9 +78,9 @@ BEGIN
   error := p.error;
   IF error IS NOT NULL THEN RETURN; END IF;
   IF for_change THEN
-    SELECT * INTO t FROM odin.tasks x WHERE x.id = task_id AND x.role_name = p.role_name FOR UPDATE;
+    SELECT * INTO t FROM odin.tasks x WHERE x.id = task_id AND x.role_name = (p.k).role_name FOR UPDATE;
   ELSE
-    SELECT * INTO t FROM odin.tasks x WHERE x.id = task_id AND x.role_name = p.role_name;
+    SELECT * INTO t FROM odin.tasks x WHERE x.id = task_id AND x.role_name = (p.k).role_name;
   END IF;
   IF NOT FOUND THEN error := odin._error('task_not_found', format('there is no task %s', left(task_id, 64))); END IF;
 END $f$;

@@ -83,9 +83,10 @@ BEGIN
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin._setting(org bigint, key text, fallback text) RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT coalesce((SELECT settings->>key FROM odin.orgs WHERE id = org), fallback);
-$f$;
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  RETURN coalesce((SELECT settings->>key FROM odin.orgs WHERE id = org), fallback);
+END $f$;
 
 CREATE OR REPLACE FUNCTION odin._currency(org bigint) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$

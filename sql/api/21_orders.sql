@@ -42,7 +42,7 @@ CREATE OR REPLACE TRIGGER odin_counted_update AFTER UPDATE ON odin.jobs REFERENC
 
 -- Queues whole plates for `pieces` of a part. Everything a job needs to know comes from its line, order and model.
 CREATE OR REPLACE FUNCTION odin._queue_plates(part bigint, wanted integer, options jsonb DEFAULT '{}') RETURNS bigint[]
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $f$
 DECLARE
   p record;
   per_plate integer;

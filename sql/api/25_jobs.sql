@@ -56,10 +56,11 @@ END $f$;
 
 -- Price of a kilo: the filament's own, else the mean of the org's filaments of that material. NULL = the rate card's.
 CREATE OR REPLACE FUNCTION odin._cost_per_kg(org bigint, filament bigint, material text) RETURNS numeric
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT coalesce((SELECT f.cost_per_kg FROM odin.filaments f WHERE f.id = filament),
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  RETURN coalesce((SELECT f.cost_per_kg FROM odin.filaments f WHERE f.id = filament),
                   (SELECT round(avg(f.cost_per_kg), 4) FROM odin.filaments f WHERE f.org_id = org AND f.material = _cost_per_kg.material AND f.is_active));
-$f$;
+END $f$;
 
 -- The rate card in force; an org without one gets version 1 with the usual figures.
 CREATE OR REPLACE FUNCTION odin._rate_card(org bigint) RETURNS odin.rate_cards

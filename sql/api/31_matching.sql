@@ -4,14 +4,17 @@
 -- What a job needs per tool: its own row where it has one, else its revision's.
 CREATE OR REPLACE FUNCTION odin._job_needs(job bigint, revision bigint)
 RETURNS TABLE(tool smallint, material text, brand text, filament_id bigint, color_hex text, mg bigint)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
   SELECT m.tool, coalesce(o.material, m.material), CASE WHEN o.job_id IS NULL THEN m.brand ELSE o.brand END, CASE WHEN o.job_id IS NULL THEN m.filament_id ELSE o.filament_id END,
          CASE WHEN o.job_id IS NULL THEN m.color_hex ELSE o.color_hex END, coalesce(o.mg, m.mg)
     FROM odin.revision_materials m LEFT JOIN odin.job_materials o ON o.job_id = job AND o.tool = m.tool WHERE m.revision_id = revision
   UNION ALL
   SELECT o.tool, o.material, o.brand, o.filament_id, o.color_hex, o.mg FROM odin.job_materials o
    WHERE o.job_id = job AND NOT EXISTS (SELECT 1 FROM odin.revision_materials m WHERE m.revision_id = revision AND m.tool = o.tool);
-$f$;
+END $f$;
 
 CREATE OR REPLACE FUNCTION odin._in_blackout(b odin.blackouts, at timestamptz) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$

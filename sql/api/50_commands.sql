@@ -202,7 +202,7 @@ DECLARE
 BEGIN
   SELECT * INTO p FROM odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  SELECT * INTO c FROM odin.commands x WHERE x.id = command_id AND x.org_id IN (SELECT odin.orgs_of(p.role_name::name));
+  SELECT * INTO c FROM odin.commands x WHERE x.id = command_id AND x.org_id IN (SELECT odin.orgs_of((p.k).role_name::name));
   IF c.id IS NULL THEN
     RETURN jsonb_build_object('ok', false, 'error', odin._error('command_not_found', format('command_id: there is no command %s', command_id)));
   ELSIF c.state IN ('failed', 'cancelled') THEN

@@ -11,18 +11,18 @@ DECLARE
   state text; said text; detail text; hint text;
 BEGIN
   p := odin._principal(credential, options);
-  error := coalesce(p.error, odin._gate(odin._find_tool('finish_upload'), p.who, p.role_name, p.scopes, 'finish_upload', options));
+  error := coalesce(p.error, odin._gate(odin._find_tool('finish_upload'), p.who, (p.k).role_name, (p.k).scopes, 'finish_upload', options));
   IF error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', error); END IF;
-  SELECT m.org_id INTO org FROM odin._memberships(p.role_name::name) m WHERE m.customer_id IS NULL ORDER BY m.id LIMIT 1;
+  SELECT m.org_id INTO org FROM odin._memberships((p.k).role_name::name) m WHERE m.customer_id IS NULL ORDER BY m.id LIMIT 1;
   IF org IS NULL THEN
-    RETURN jsonb_build_object('ok', false, 'error', odin._error('permission_denied', format('%s belongs to no org', p.role_name)));
+    RETURN jsonb_build_object('ok', false, 'error', odin._error('permission_denied', format('%s belongs to no org', (p.k).role_name)));
   END IF;
   PERFORM odin._store_path(about->>'name');
-  RETURN jsonb_build_object('ok', true, 'upload', odin._blob_begin(org, p.role_name, (about->>'bytes')::bigint),
+  RETURN jsonb_build_object('ok', true, 'upload', odin._blob_begin(org, (p.k).role_name, (about->>'bytes')::bigint),
     'chunk_bytes', odin._chunk_bytes(), 'max_bytes', odin._max_file_bytes(org));
 EXCEPTION WHEN OTHERS THEN
   GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-  RETURN jsonb_build_object('ok', false, 'error', odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), coalesce(p.role_name, '')));
+  RETURN jsonb_build_object('ok', false, 'error', odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), coalesce((p.k).role_name, '')));
 END $f$;
 COMMENT ON FUNCTION odin.gateway_upload_begin(text, jsonb, jsonb) IS 'Opens an upload for a key: {"name", "bytes"?}. The tool finish_upload ends it.';
 
@@ -34,11 +34,11 @@ DECLARE
 BEGIN
   p := odin._principal(credential, '{}');
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  PERFORM odin._blob_append(upload, p.role_name, n, data);
+  PERFORM odin._blob_append(upload, (p.k).role_name, n, data);
   RETURN '{"ok": true}';
 EXCEPTION WHEN OTHERS THEN
   GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-  RETURN jsonb_build_object('ok', false, 'error', odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), coalesce(p.role_name, '')));
+  RETURN jsonb_build_object('ok', false, 'error', odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), coalesce((p.k).role_name, '')));
 END $f$;
 COMMENT ON FUNCTION odin.gateway_upload_chunk(text, bigint, int, bytea) IS 'The next chunk of an upload, numbered from 0.';
 
@@ -49,7 +49,7 @@ DECLARE
   p record;
 BEGIN
   p := odin._principal(credential, '{}');
-  DELETE FROM odin_private.blobs b WHERE b.id = upload AND b.role_name = p.role_name AND b.state = 'open';
+  DELETE FROM odin_private.blobs b WHERE b.id = upload AND b.role_name = (p.k).role_name AND b.state = 'open';
   RETURN jsonb_build_object('ok', FOUND);
 END $f$;
 COMMENT ON FUNCTION odin.gateway_upload_abort(text, bigint) IS 'Forgets an open upload of a key.';

@@ -46,6 +46,18 @@ impl Prepared {
             }),
         }
     }
+
+    /// The arguments, when nothing is wrong with them and nothing stands beside them.
+    pub fn into_plain(self) -> Option<Value> {
+        match self {
+            Prepared::Ready { arguments, control }
+                if control.as_object().is_some_and(Map::is_empty) =>
+            {
+                Some(arguments)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Spec {
