@@ -90,7 +90,7 @@ attempts! {
     read_the_keys: "write", "permission_denied", "BEGIN RETURN (SELECT hash FROM odin_private.keys LIMIT 1); END";
     the_jail_itself: "write", "permission_denied",
         "BEGIN PERFORM odin._jail_run('odin_owner'::regrole, 'odin._invoke(oid,jsonb,boolean,text)'::regprocedure, 0, '{}', false, '', 0, 'boss', 0, '{}', '{}', 0); RETURN 'out'; END";
-    the_inner_half: "write", "permission_denied", "BEGIN RETURN odin._invoke('odin_call.control(jsonb)'::regprocedure, '{}', false, ''); END";
+    the_inner_half: "write", "permission_denied", "BEGIN RETURN odin._invoke(0, '{}', false, ''); END";
     the_gateway_functions: "write", "permission_denied", "BEGIN RETURN odin.gateway_call('x', 'control', '{}', '{}'); END";
     the_clock: "write", "permission_denied", "BEGIN RETURN odin.tick(); END";
 }

@@ -114,7 +114,7 @@ async fn listing_is_by_role_scope_and_toolset() {
     let mut sorted = listed(&first);
     sorted.sort();
     assert_eq!(listed(&first), sorted);
-    farm.sql("REINDEX TABLE odin.tools; UPDATE odin.tools SET version = version WHERE id % 2 = 0")
+    farm.sql("REINDEX TABLE odin.tools; SET session_replication_role = replica; UPDATE odin.tools SET version = version WHERE id % 2 = 0; RESET session_replication_role")
         .await;
     assert_eq!(
         farm.gateway()
@@ -447,5 +447,44 @@ async fn another_schema_version_is_refused() {
         version["version"], version["schema_version"],
         "readiness can see it"
     );
+    farm.finish().await;
+}
+
+/// A backend remembers tools; whoever changes one, by whatever way, is obeyed by its next call. What was never committed is not remembered.
+#[tokio::test]
+async fn a_remembered_tool_is_looked_up_again() {
+    let farm = Farm::new().await;
+    let (_, key, gateway) = farm.operator().await;
+    farm.tool("kept", "", "read", "BEGIN RETURN 'first'; END")
+        .await;
+    let said = |answer: Value| match answer["error"]["code"].as_str() {
+        Some(code) => code.to_owned(),
+        None => answer["result"]["result"].to_string(),
+    };
+    let kept = || gateway.call(&key, "kept", json!({}));
+    assert_eq!(said(kept().await), "\"first\"");
+    farm.tool("kept", "", "read", "BEGIN RETURN 'second'; END")
+        .await;
+    assert_eq!(said(kept().await), "\"second\"");
+    farm.sql(
+        "UPDATE odin.tools SET active = false, inactive_reason = 'put away' WHERE name = 'kept'",
+    )
+    .await;
+    assert_eq!(said(kept().await), "tool_not_found");
+    farm.sql("UPDATE odin.tools SET active = true, scope = 'admin' WHERE name = 'kept'")
+        .await;
+    assert_eq!(said(kept().await), "scope_denied");
+    farm.sql("UPDATE odin.tools SET scope = 'read' WHERE name = 'kept'; INSERT INTO odin.tool_aliases SELECT 'once_kept', id FROM odin.tools WHERE name = 'kept'")
+        .await;
+    let alias = || gateway.call(&key, "once_kept", json!({}));
+    assert_eq!(said(alias().await), "\"second\"");
+    farm.sql("DELETE FROM odin.tool_aliases WHERE alias = 'once_kept'")
+        .await;
+    assert_eq!(said(alias().await), "tool_not_found");
+    farm.sql("BEGIN; UPDATE odin.tools SET active = false WHERE name = 'kept'; ROLLBACK; UPDATE odin.tools SET timeout_ms = 1000 WHERE name = 'kept'")
+        .await;
+    assert_eq!(said(kept().await), "\"second\"");
+    farm.sql("DROP FUNCTION lab.kept()").await;
+    assert_eq!(said(kept().await), "tool_not_found");
     farm.finish().await;
 }
