@@ -40,15 +40,21 @@ memory() { awk '/^VmRSS/ { printf "%.0f", $2 / 1024 }' "/proc/$pid/status"; }
 # shellcheck disable=SC2034  # read by the benchmarks
 idle=$(memory)
 
-start_peer() { # sets PEER (its URL) and peer_pid
-    local folder port tries
+bench_python() { # the Python of tests/bench/requirements.txt, in a cache outside the checkout
+    local folder
     folder=$CACHE/bench-python-$(cat "$ROOT/tests/bench/requirements.txt" <(python3 --version) | sha256sum | cut -c1-16)
     if [ ! -x "$folder/bin/uvicorn" ]; then
         rm -rf "$folder"
-        python3 -m venv "$folder" && "$folder/bin/pip" install -q -r "$ROOT/tests/bench/requirements.txt" || die "the peer cannot be installed"
+        if ! { python3 -m venv "$folder" && "$folder/bin/pip" install -q -r "$ROOT/tests/bench/requirements.txt" >&2; }; then die "the peer cannot be installed"; fi
     fi
+    printf '%s\n' "$folder/bin/python"
+}
+
+start_peer() { # sets PEER (its URL) and peer_pid
+    local python port tries
+    python=$(bench_python)
     port=$(free_port $((20000 + RANDOM % 20000)))
-    PEER_DSN=$(login_url odin_gateway "$DB") PEER_CREDENTIAL=$credential "$folder/bin/python" "$ROOT/tests/bench/peer.py" "$port" >"$OUT/peer.log" 2>&1 &
+    PEER_DSN=$(login_url odin_gateway "$DB") PEER_CREDENTIAL=$credential "$python" "$ROOT/tests/bench/peer.py" "$port" >"$OUT/peer.log" 2>&1 &
     peer_pid=$!
     CHILDREN+=("$peer_pid")
     PEER=http://127.0.0.1:$port
