@@ -35,6 +35,7 @@ declare -A raw=([list_queue]='SELECT * FROM odin.list_queue(20)' [get_job]="SELE
 # Without a worker's login: what the clock does by itself must not fall into one layer's turn.
 start_sidecar bench "$DB" ODIN_WORKER_URL= ODIN_LOG=warn ODIN_RATE_PER_MINUTE=1000000000 ODIN_CONCURRENCY=1000 ODIN_POOL_SIZE="${POOL:-16}"
 pid=${CHILDREN[-1]}
+# shellcheck disable=SC2034  # read by the benchmarks
 BASE=http://127.0.0.1:$PORT
 memory() { awk '/^VmRSS/ { printf "%.0f", $2 / 1024 }' "/proc/$pid/status"; }
 # shellcheck disable=SC2034  # read by the benchmarks
@@ -84,8 +85,9 @@ load() { # base face tool connections [PAUSE]: sets rate, p50, p99, calls and cp
     before=$(ticks "$server")
     said=$(wrk -t "$(($4 > 1 ? 2 : 1))" -c "$4" -d "${seconds}s" --timeout 30s -s "$ROOT/tests/bench/load.lua" "$1" -- "$2" "${5:-0}" "$KEY" 1 "$3" "${arguments[$3]}" "${words[$3]}" 2>"$OUT/wrk.err" | grep '^load') ||
         die "wrk failed: $(tail -n 3 "$OUT/wrk.err")"
+    # shellcheck disable=SC2034  # read by the benchmarks
     read -r _ rate p50 p99 failed calls <<<"$said"
-    [ "$failed" -eq 0 ] && [ "$calls" -gt 0 ] || die "$3 over $2 at $4 connections: $failed of $calls calls failed: $(head -n 1 "$OUT/wrk.err")"
+    if [ "$failed" -gt 0 ] || [ "$calls" -eq 0 ]; then die "$3 over $2 at $4 connections: $failed of $calls calls failed: $(head -n 1 "$OUT/wrk.err")"; fi
     # shellcheck disable=SC2034  # read by the benchmarks
     cpu=$(awk -v a="$(ticks "$server")" -v b="$before" -v hz="$(getconf CLK_TCK)" -v n="$calls" 'BEGIN { printf "%.3f", (a - b) * 1000 / hz / n }')
 }

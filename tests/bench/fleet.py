@@ -77,7 +77,7 @@ async def main(printers, seconds):
     missed = await asyncio.gather(*(s.run(started + n / len(sidecars), seconds) for n, s in enumerate(sidecars)))
     took = sorted(t for s in sidecars for t in s.took)
     print(json.dumps({"seconds": time.monotonic() - started, "reports": sum(s.heard for s in sidecars), "missed": sum(missed), "due": seconds * len(sidecars),
-                      "p50_ms": statistics.median(took) * 1000, "p99_ms": took[int((len(took) - 1) * 0.99)] * 1000}))
+                      "p50_ms": round(statistics.median(took) * 1000), "p99_ms": round(took[int((len(took) - 1) * 0.99)] * 1000)}))
 
 
 asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
