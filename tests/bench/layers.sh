@@ -20,13 +20,13 @@ for tool in list_queue get_job queue_job; do
         base=$(pg_dispatcher "$tool" "$connections")
         of="$tool, $connections connections"
         # The limits are the design's: a write through the dispatcher at most twice the raw one, MCP at 64 connections at least 0.6 of the dispatcher.
-        limit=-
+        limit=+
         if [ "$tool" = queue_job ]; then limit='>=0.5'; fi
         line="| $tool | $connections | ${below%.*} | ${base%.*}"
         figure "layers.$tool.$connections.dispatcher" "$(ratio "$base" "$below")" x "$limit" "dispatcher against the SQL function as its role: $of ($base against $below calls/s)"
         for face in rest mcp mcp2026; do
             load "$BASE" "$face" "$tool" "$connections"
-            limit=- beside=
+            limit=+ beside=
             if [ "$face" = rest ]; then rest=$rate; else beside=", $(ratio "$rate" "$rest") of REST"; fi
             if [ "$face" != rest ] && [ "$connections" = 64 ]; then limit='>=0.6'; fi
             line+=" | ${rate%.*}"

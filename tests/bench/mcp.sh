@@ -25,10 +25,10 @@ for tool in get_part add_part list_queue get_job queue_job; do
     load "$BASE" mcp "$tool" 64
     rate=$(awk -v a="$first" -v b="$rate" 'BEGIN { printf "%.1f", (a + b) / 2 }') ours=$(awk -v a="$ours" -v b="$cpu" 'BEGIN { printf "%.3f", (a + b) / 2 }')
     figure "mcp.$tool" "$(ratio "$rate" "$base")" x '>=0.6' "MCP $tool against pgbench on the dispatcher, 64 connections ($rate calls/s, p50 $p50 ms, p99 $p99 ms)"
-    limit=-
+    limit=+
     if [[ $tool == *_part ]]; then limit='>=6'; fi
     figure "mcp.$tool.peer" "$(ratio "$rate" "$peer")" x "$limit" "MCP $tool against the Python SDK with asyncpg, 64 connections ($peer calls/s)"
-    figure "mcp.$tool.peer_cpu" "$(ratio "$theirs" "$ours")" x - "CPU a call of the Python server ($theirs ms) against the sidecar's ($ours ms), PostgreSQL apart"
+    figure "mcp.$tool.peer_cpu" "$(ratio "$theirs" "$ours")" x + "CPU a call of the Python server ($theirs ms) against the sidecar's ($ours ms), PostgreSQL apart"
 done
 figure mcp.memory_idle "$idle" MB '<=60' 'resident memory of an idle sidecar'
 figure mcp.memory_64 "$(memory)" MB '<=150' 'the same after 64 callers'
