@@ -25,7 +25,7 @@ test-%:
 # Regenerates docs/tools.md from the registry
 docs:
 	@scripts/docs
-# Figures beside their limits, in about 15 minutes; bench-scale takes an hour and 20 GB
+# Figures beside their limits, in 10 to 15 minutes; bench-scale builds 10 M jobs once (an hour, 15 GB) and keeps them
 bench:
 	@scripts/bench
 bench-scale:

@@ -48,7 +48,7 @@ def change(figure, before):
     if not before or not before["value"] or figure["value"] is None:
         return "", False
     ratio = figure["value"] / before["value"]
-    more_is_better = figure["limit"].startswith(">=") or figure["unit"].endswith("/s")
+    more_is_better = figure["limit"][:1] in (">", "+") or figure["unit"].endswith("/s")
     worse = ratio < 1 - NOISE if more_is_better else ratio > 1 + NOISE
     return f"{(ratio - 1) * 100:+.0f} %" + (" **worse**" if worse else ""), worse
 
@@ -69,7 +69,7 @@ def main():
     before = {}
     if os.path.exists(old):
         with open(old, encoding="utf-8") as file:
-            before = json.load(file)["figures"]
+            before = {name: figure for name, figure in json.load(file)["figures"].items() if figure["value"] is not None}
     found = figures(logs)
     missed, slower = [], []
     print("| figure | what | measured | limit | since last run |\n|---|---|---|---|---|")
@@ -80,7 +80,7 @@ def main():
             missed.append(name)
         if worse:
             slower.append(name)
-        limit = "" if figure["limit"] == "-" else figure["limit"] + (" **missed**" if kept is False else "")
+        limit = "" if figure["limit"] in ("-", "+") else figure["limit"] + (" **missed**" if kept is False else "")
         print(f"| {name} | {figure['text']} | {shown(figure['value'])} {figure['unit']} | {limit} | {said} |")
     # A run of some parts keeps the figures of the others.
     merged = before | {name: {**figure, "kept": holds(figure)} for name, figure in found.items()}
