@@ -203,7 +203,12 @@ CREATE INDEX plans_org ON odin.plans (org_id, id);
 
 SELECT odin.guard_table('odin.' || t) FROM unnest(ARRAY['jobs','job_materials','runs']) AS t;
 SELECT odin.guard_table('odin.' || t, trail => false) FROM unnest(ARRAY['run_slots','plans']) AS t;
-GRANT SELECT ON odin.jobs, odin.job_materials, odin.runs TO odin_viewer, odin_customer;
+GRANT SELECT ON odin.jobs, odin.job_materials, odin.runs TO odin_viewer;
+-- A customer follows its jobs; cost, scrap, machines, people and their reasons are the farm's own.
+GRANT SELECT (id, org_id, customer_id, order_line_id, part_id, model_id, revision_id, batch_id, plate_no, plates, name, quantity, pieces, status, hold, priority, due_at, scheduled_start, scheduled_end,
+  good, created_at, updated_at, started_at, finished_at) ON odin.jobs TO odin_customer;
+GRANT SELECT (job_id, org_id, customer_id, tool, material, brand, color_hex) ON odin.job_materials TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, job_id, order_line_id, part_id, model_id, revision_id, status, pieces, started_at, finished_at, progress_pct, good) ON odin.runs TO odin_customer;
 GRANT SELECT ON odin.run_slots, odin.plans TO odin_viewer;
 -- A job's own figures and states follow its runs; runs are written by the functions of the farm only.
 GRANT INSERT, UPDATE (name, status, hold, hold_reason, priority, due_at, queue_position, printer_id, target_type, target_filter, required_tags, material_policy,
