@@ -39,6 +39,7 @@ CREATE TABLE odin.run_costs (
   scrap_share  numeric(14,4) NOT NULL DEFAULT 0,
   currency     text NOT NULL,
   finished_at  timestamptz NOT NULL DEFAULT now(),
+  finished_on  date NOT NULL GENERATED ALWAYS AS ((finished_at AT TIME ZONE 'UTC')::date) STORED,
   CONSTRAINT run_costs_run_fk FOREIGN KEY (org_id, run_id) REFERENCES odin.runs (org_id, id),
   CONSTRAINT run_costs_card_fk FOREIGN KEY (org_id, rate_card_id) REFERENCES odin.rate_cards (org_id, id)
 );
