@@ -60,8 +60,11 @@ LANGUAGE plpgsql STABLE AS $f$
 DECLARE
   unknown text := (SELECT f FROM unnest(fields) f WHERE f <> ALL (t.columns) LIMIT 1);
 BEGIN
-  IF unknown IS NOT NULL THEN
-    PERFORM odin.fail('validation_failed', format('fields: %s is no column of %s', unknown, t.name),
+  -- Not in the schema: it would cost every list tool of tools/list its bytes.
+  IF cardinality(fields) > 200 THEN
+    PERFORM odin.fail('validation_failed', format('fields: %s columns are asked for', cardinality(fields)), 'At most 200; ["*"] shows all.', '{"field": "fields"}');
+  ELSIF unknown IS NOT NULL THEN
+    PERFORM odin.fail('validation_failed', format('fields: %s is no column of %s', left(unknown, 100), t.name),
       coalesce('Did you mean ' || odin._nearest(unknown, t.columns) || '?', format('Columns are: %s', array_to_string(t.columns, ', '))), '{"field": "fields"}');
   END IF;
   RETURN (SELECT coalesce(jsonb_agg((SELECT jsonb_object_agg(f, r.e->f) FROM unnest(fields) f) ORDER BY r.i), '[]') FROM jsonb_array_elements(rows) WITH ORDINALITY r(e, i));

@@ -80,6 +80,16 @@ plan=$(psql -qXAt -F ' ' -v ON_ERROR_STOP=1 -U bench_operator -d "$db" -f "$work
 figure farm.plan_queue "$(awk -v hz="$(getconf CLK_TCK)" '$1 == "ticks" { if (k++) printf "%.2f", ($2 - t) / hz; t = $2 }' <<<"$plan")" s '<=2' \
     "CPU of one plan of 10000 jobs on 1000 printers (placed, late, changeovers: $(awk '$1 == "placed" { print $2, $3, $4 }' <<<"$plan"))"
 
+# How good plans are: small farms against the exact optimum, a large one against a person with a list.
+python3 "$here/plan.py" problems "$work/problems"
+printf '%s\n' 'CREATE TEMP TABLE p (n serial, input jsonb);' "\\copy p(input) FROM '$work/problems' CSV QUOTE e'\\x01' DELIMITER e'\\x02'" 'SELECT odin._plan(input) FROM p ORDER BY n;' | sql >"$work/plans"
+while read -r against ratio ours theirs; do
+    case $against in
+    optimal) figure farm.plan_optimal "$ratio" x '<=1.05' "hours late in 60 plans of 7 jobs on 3 printers ($ours) against the optimum ($theirs)" ;;
+    greedy) figure farm.plan_greedy "$ratio" x '<=1' "hours late of 4000 jobs on 400 printers ($ours) against plain greedy by due date ($theirs)" ;;
+    esac
+done < <(python3 "$here/plan.py" judge "$work/problems" "$work/plans")
+
 # Completions by 64 callers through the dispatcher, each job its own: what a farm of 4,000 printers would report in its busiest second.
 sql -c 'SELECT bench.running(3840)' >/dev/null
 cat >"$work/complete.sql" <<'SQL'

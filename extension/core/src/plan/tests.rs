@@ -108,7 +108,7 @@ fn a_large_farm_is_planned_in_seconds() {
         let mut state: Vec<_> = problem
             .printers
             .iter()
-            .map(|p| (p.free_at, p.slots.clone()))
+            .map(|p| (p.free_at, p.slots))
             .collect();
         problem.append(&mut queues, &mut state, &order);
         let mut sum = 0;
