@@ -43,15 +43,21 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   CASE TG_TABLE_NAME
     WHEN 'runs' THEN PERFORM odin._auto_off(NEW.printer_id, format('Run %s failed: %s', NEW.id, concat_ws(', ', replace(NEW.fail_reason, '_', ' '), NEW.fail_notes)), NEW.id);
-    WHEN 'printer_state' THEN PERFORM odin._auto_off(NEW.printer_id, format('The printer reports %s%s', NEW.state, coalesce(': ' || coalesce(NEW.error_message, NEW.error_code), '')));
+    WHEN 'printer_state' THEN
+      -- A printer switched off at night is no failure; one that falls silent while it prints is.
+      IF NEW.state <> 'offline' THEN
+        PERFORM odin._auto_off(NEW.printer_id, format('The printer reports %s%s', NEW.state, coalesce(': ' || coalesce(NEW.error_message, NEW.error_code), '')));
+      ELSIF EXISTS (SELECT 1 FROM odin.runs r WHERE r.printer_id = NEW.printer_id AND r.status IN ('starting', 'printing', 'paused', 'unknown')) THEN
+        PERFORM odin._auto_off(NEW.printer_id, 'The printer fell silent while it printed');
+      END IF;
     ELSE PERFORM odin._auto_off(NEW.printer_id, format('The printer reports %s%s', replace(NEW.kind, '_', ' '), coalesce(': ' || coalesce(NEW.message, NEW.code), '')), NEW.run_id);
   END CASE;
   RETURN NULL;
 END $f$;
 CREATE OR REPLACE TRIGGER odin_auto_off AFTER UPDATE OF status ON odin.runs FOR EACH ROW WHEN (NEW.status = 'failed' AND OLD.status <> 'failed') EXECUTE FUNCTION odin._auto_off_after();
-CREATE OR REPLACE TRIGGER odin_auto_off AFTER UPDATE OF state ON odin.printer_state FOR EACH ROW WHEN (NEW.state IN ('error', 'failed') AND OLD.state <> NEW.state) EXECUTE FUNCTION odin._auto_off_after();
--- A halt, a thermal runaway or a stalled print may leave the state as it was.
-CREATE OR REPLACE TRIGGER odin_auto_off AFTER INSERT ON odin.printer_events FOR EACH ROW WHEN (NEW.severity = 'critical') EXECUTE FUNCTION odin._auto_off_after();
+CREATE OR REPLACE TRIGGER odin_auto_off AFTER UPDATE OF state ON odin.printer_state FOR EACH ROW WHEN (NEW.state IN ('error', 'failed', 'offline') AND OLD.state <> NEW.state) EXECUTE FUNCTION odin._auto_off_after();
+-- A halt, a thermal runaway or a stalled print may leave the state as it was; a print that somebody started at the machine means that he uses it.
+CREATE OR REPLACE TRIGGER odin_auto_off AFTER INSERT ON odin.printer_events FOR EACH ROW WHEN (NEW.severity = 'critical' OR NEW.kind = 'foreign_print_started') EXECUTE FUNCTION odin._auto_off_after();
 
 CREATE OR REPLACE FUNCTION odin._auto_on() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$

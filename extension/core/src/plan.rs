@@ -2,7 +2,9 @@
 //! rules, the best plan is improved by moving and swapping jobs until nothing gets better. Same input, same plan: no clock, no chance.
 
 use serde_json::{json, Value};
-use std::collections::HashMap;
+
+mod slots;
+use slots::{Contents, Slots};
 
 struct Printer {
     free_at: i64,
@@ -43,72 +45,6 @@ struct Problem {
 }
 
 type Plan = Vec<Vec<usize>>;
-
-/// What a slot can hold, told once and named by a number: a row of bits says which needs it satisfies.
-#[derive(Default)]
-struct Contents {
-    known: HashMap<Vec<u32>, u16>,
-    bits: Vec<u64>,
-    words: usize,
-}
-
-impl Contents {
-    fn new(most_need: u32) -> Contents {
-        Contents {
-            words: most_need as usize / 64 + 1,
-            ..Contents::default()
-        }
-    }
-
-    fn number(&mut self, mut needs: Vec<u32>) -> Result<u16, String> {
-        needs.sort_unstable();
-        needs.dedup();
-        if let Some(n) = self.known.get(&needs) {
-            return Ok(*n);
-        }
-        let n = u16::try_from(self.known.len())
-            .map_err(|_| "more than 65,536 different spools".to_owned())?;
-        let from = self.bits.len();
-        self.bits.resize(from + self.words, 0);
-        for need in &needs {
-            self.bits[from + *need as usize / 64] |= 1 << (need % 64);
-        }
-        self.known.insert(needs, n);
-        Ok(n)
-    }
-
-    fn satisfies(&self, content: u16, need: u32) -> bool {
-        self.bits[content as usize * self.words + need as usize / 64] >> (need % 64) & 1 == 1
-    }
-}
-
-/// A printer's slots, small enough to be copied for every trial without asking for memory.
-#[derive(Clone, Copy)]
-struct Slots {
-    holds: [u16; MOST_SLOTS],
-    len: usize,
-}
-
-/// A machine has 16 slots at most, and a few trays outside; needs beyond them are counted, not kept.
-const MOST_SLOTS: usize = 40;
-
-impl Slots {
-    fn all(&self) -> &[u16] {
-        &self.holds[..self.len]
-    }
-
-    fn push(&mut self, content: u16) {
-        if self.len < MOST_SLOTS {
-            self.holds[self.len] = content;
-            self.len += 1;
-        }
-    }
-
-    fn remove(&mut self, at: usize) {
-        self.holds.copy_within(at + 1..self.len, at);
-        self.len -= 1;
-    }
-}
 
 /// Moves tried in all, for any size: keeps the answer within seconds.
 const EFFORT: usize = 400_000;
@@ -173,10 +109,7 @@ impl Problem {
         let mut contents = Contents::new(most_need);
         let mut printers = Vec::with_capacity(loaded.len());
         for (p, held) in list(input, "printers").iter().zip(loaded) {
-            let mut slots = Slots {
-                holds: [0; MOST_SLOTS],
-                len: 0,
-            };
+            let mut slots = Slots::none();
             for content in held {
                 slots.push(contents.number(content)?);
             }
@@ -247,8 +180,8 @@ impl Problem {
         let mut taken = 0;
         let mut missing = [0; 16];
         for need in needs.iter().take(16) {
-            let found = (0..slots.len).find(|i| {
-                !used[..taken].contains(i) && self.contents.satisfies(slots.holds[*i], *need)
+            let found = (0..slots.len()).find(|i| {
+                !used[..taken].contains(i) && self.contents.satisfies(slots.all()[*i], *need)
             });
             match found {
                 Some(i) => {
@@ -263,7 +196,7 @@ impl Problem {
         }
         for need in &missing[..changes] {
             let content = self.covers[*need as usize];
-            match (0..slots.len).find(|i| !used[..taken].contains(i)) {
+            match (0..slots.len()).find(|i| !used[..taken].contains(i)) {
                 Some(i) => {
                     // The slot that was changed goes last: the next change takes another one.
                     slots.remove(i);
@@ -274,7 +207,7 @@ impl Problem {
                         }
                     }
                     if taken < 16 {
-                        used[taken] = slots.len - 1;
+                        used[taken] = slots.len() - 1;
                         taken += 1;
                     }
                 }

@@ -69,3 +69,14 @@ SELECT t.ok(t.auto(3)->>'why' LIKE 'Run % could not be started: connection refus
 SELECT t.is(to_jsonb(t.ready(3)), '0', 'and it does not try again');
 UPDATE odin.printers SET auto_dispatch = true WHERE id = 3;
 SELECT t.is(t.auto(3)->'off', 'false', 'plain SQL switches it on as well');
+
+-- Used by somebody else; silent at rest, and while it prints
+UPDATE odin.printer_state SET state = 'offline' WHERE printer_id = 3;
+SELECT t.is(t.auto(3)->'on', 'true', 'a printer switched off at rest stays set to it');
+SELECT t.says(3, 'idle') \g /dev/null
+INSERT INTO odin.printer_events(org_id, printer_id, kind, severity, message) SELECT org_id, id, 'foreign_print_started', 'warning', 'P3 prints benchy, which the farm did not start' FROM odin.printers WHERE id = 3;
+SELECT t.is(t.auto(3)->'why', '"The printer reports foreign print started: P3 prints benchy, which the farm did not start"', 'a print that the farm did not start switches it off: somebody uses the machine');
+SELECT t.op('update_printer', '{"printer_id":3,"auto_dispatch":true}'), t.ready(3) \g /dev/null
+SELECT odin._run_started(r.id), t.says(3, 'printing') FROM odin.runs r WHERE r.printer_id = 3 AND r.status = 'claimed' \g /dev/null
+UPDATE odin.printer_state SET state = 'offline' WHERE printer_id = 3;
+SELECT t.is(t.auto(3)->'why', '"The printer fell silent while it printed"', 'silence while it prints switches it off');
