@@ -62,9 +62,12 @@ DECLARE
   unknown text;
   others text[];
 BEGIN
-  IF NOT fields <@ columns THEN
+  -- Not in the schema: it would cost every list tool of tools/list its bytes.
+  IF cardinality(fields) > 200 THEN
+    PERFORM odin.fail('validation_failed', format('fields: %s columns are asked for', cardinality(fields)), 'At most 200; ["*"] shows all.', '{"field": "fields"}');
+  ELSIF NOT fields <@ columns THEN
     unknown := (SELECT f FROM unnest(fields) f WHERE f <> ALL (columns) LIMIT 1);
-    PERFORM odin.fail('validation_failed', format('fields: %s is no column of %s', unknown, t.name),
+    PERFORM odin.fail('validation_failed', format('fields: %s is no column of %s', left(unknown, 100), t.name),
       coalesce('Did you mean ' || odin._nearest(unknown, columns) || '?', format('Columns are: %s', array_to_string(columns, ', '))), '{"field": "fields"}');
   END IF;
   -- What is not asked for is taken away: one pass over a row, where building it anew looks up every field.

@@ -17,7 +17,9 @@ BEGIN
     jsonb_build_object('from_status', nullif(was, ''), 'to_status', NEW.status));
 END $f$;
 CREATE OR REPLACE TRIGGER odin_transition BEFORE INSERT OR UPDATE OF status ON odin.orders   FOR EACH ROW EXECUTE FUNCTION odin._check_transition('order');
-CREATE OR REPLACE TRIGGER odin_transition BEFORE INSERT OR UPDATE OF status ON odin.jobs     FOR EACH ROW EXECUTE FUNCTION odin._check_transition('job');
+-- A plan schedules ten thousand jobs at once, so the way from pending to scheduled is open without asking the table row by row.
+CREATE OR REPLACE TRIGGER odin_transition_new BEFORE INSERT ON odin.jobs FOR EACH ROW EXECUTE FUNCTION odin._check_transition('job');
+CREATE OR REPLACE TRIGGER odin_transition BEFORE UPDATE OF status ON odin.jobs FOR EACH ROW WHEN (OLD.status <> NEW.status AND NOT (OLD.status = 'pending' AND NEW.status = 'scheduled')) EXECUTE FUNCTION odin._check_transition('job');
 CREATE OR REPLACE TRIGGER odin_transition BEFORE INSERT OR UPDATE OF status ON odin.runs     FOR EACH ROW EXECUTE FUNCTION odin._check_transition('run');
 CREATE OR REPLACE TRIGGER odin_transition BEFORE INSERT OR UPDATE OF status ON odin.spools   FOR EACH ROW EXECUTE FUNCTION odin._check_transition('spool');
 CREATE OR REPLACE TRIGGER odin_transition BEFORE INSERT OR UPDATE OF status ON odin.quotes   FOR EACH ROW EXECUTE FUNCTION odin._check_transition('quote');

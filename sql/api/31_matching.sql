@@ -167,7 +167,10 @@ BEGIN
   IF org IS NULL OR NOT odin._may(org, 'odin_viewer') OR odin._is_hidden('odin.jobs', why.job_id) THEN
     PERFORM odin.fail('job_not_found', format('job_id: there is no job %s', why.job_id), NULL, '{"field":"job_id"}');
   END IF;
-  RETURN QUERY SELECT f.printer_id, f.printer_name, f.rules IS NULL, f.rules[1], CASE WHEN f.rules IS NULL THEN 'fits' ELSE f.reasons[1] END, f.rules, f.reasons, f.slot_map
+  -- Automatic start that switched itself off keeps no person from starting the job, so it is no rule; it is why the job still waits.
+  RETURN QUERY SELECT f.printer_id, f.printer_name, f.rules IS NULL, f.rules[1],
+      CASE WHEN f.rules IS NOT NULL THEN f.reasons[1] ELSE 'fits' || coalesce((SELECT format('; automatic start switched itself off at %s: %s', to_char(p.auto_dispatch_off_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), p.auto_dispatch_off_reason)
+        FROM odin.printers p WHERE p.id = f.printer_id AND p.auto_dispatch_off_at IS NOT NULL), '') END, f.rules, f.reasons, f.slot_map
     FROM odin._fit(why.job_id, why.only_printer_id) f ORDER BY (f.rules IS NULL) DESC, cardinality(f.rules), f.wear_hours, f.printer_id;
 END $f$;
 COMMENT ON FUNCTION odin.why(bigint, bigint) IS 'Why a job waits: one row per printer with the first rule that keeps the job off it and the reason in words; printers that fit come first. rules: job_held, approval, job_state, pinned, target, tag, printer_model, protocol, file, bed_size, surface, nozzle, held, maintenance_due, offline, busy, not_cleared, window, material, colour, grams_short.';

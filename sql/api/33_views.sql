@@ -31,7 +31,8 @@ SELECT p.id, p.name, p.nickname, p.model, p.protocol AS api_type, s.state AS sta
        r.id AS run_id, r.job_id AS active_job_id, j.name AS active_job_name, round(s.progress_pct::numeric, 1) AS progress_percent, s.remaining_seconds,
        round(s.tool_c::numeric, 1) AS nozzle_temp_c, round(s.bed_c::numeric, 1) AS bed_temp_c, s.error_code AS last_error_code, s.error_message AS last_error_message,
        p.slot_count, l.loaded, nz.diameter_mm AS nozzle_diameter_mm, p.bed_x_mm, p.bed_y_mm, p.bed_z_mm,
-       round(t.print_seconds / 3600.0, 1) AS total_print_hours, t.runs AS total_print_count, p.auto_dispatch, p.org_id, p.created_at, p.updated_at
+       round(t.print_seconds / 3600.0, 1) AS total_print_hours, t.runs AS total_print_count, p.auto_dispatch, p.org_id, p.created_at, p.updated_at,
+       p.auto_dispatch_off_at, p.auto_dispatch_off_reason
   FROM odin.printers p
   JOIN odin.printer_state s ON s.printer_id = p.id
   JOIN odin.beds b ON b.printer_id = p.id
@@ -75,4 +76,17 @@ SELECT a.id, a.type AS alert_type, a.severity, a.title, a.message, a.is_read, a.
 COMMENT ON VIEW odin.alert_view IS 'Alerts as the tools show them.';
 GRANT SELECT ON odin.alert_view TO odin_viewer;
 GRANT SELECT ON odin.job_view, odin.printer_view, odin.spool_view TO odin_viewer;
-GRANT SELECT ON odin.order_view TO odin_viewer, odin_customer;
+
+-- A view reads as its caller, so the customer's stands by itself: order_view names columns that a customer may not read.
+CREATE OR REPLACE VIEW odin.customer_order_view WITH (security_invoker = true) AS
+SELECT o.id, o.order_number, o.status, o.customer_id, c.name AS customer_name, o.channel, o.external_id, o.priority, o.ordered_at AS order_date, o.due_at AS due_date, o.shipped_at AS shipped_date,
+       o.carrier, o.tracking_number, t.total_items, t.fulfilled_items, t.subtotal,
+       round((t.subtotal - o.discount + o.shipping_charged) * (1 + o.tax_pct / 100), 2) AS total, o.currency, o.shipping_charged, o.discount, o.tax_pct, o.org_id, o.created_at, o.updated_at
+  FROM odin.orders o
+  LEFT JOIN odin.customers c ON c.id = o.customer_id
+  LEFT JOIN LATERAL (SELECT coalesce(sum(l.quantity), 0) AS total_items, coalesce(sum(l.fulfilled), 0) AS fulfilled_items, round(coalesce(sum(l.quantity * l.unit_price), 0), 2) AS subtotal
+                       FROM odin.order_lines l WHERE l.order_id = o.id AND l.status = 'open' AND NOT l.is_stock) t ON true
+ WHERE NOT o.is_stock;
+COMMENT ON VIEW odin.customer_order_view IS 'Orders as the customer may see them: no fees, no shipping cost, no working time, no notes of the staff.';
+GRANT SELECT ON odin.order_view TO odin_viewer;
+GRANT SELECT ON odin.customer_order_view TO odin_viewer, odin_customer;

@@ -24,12 +24,11 @@ BEGIN
      ORDER BY coalesce(j.queue_position, 'infinity'::numeric), j.start_by, j.priority, j.id LIMIT most
   ), needs AS MATERIALIZED (
     -- One row per kind of need; a job that takes substitutes needs the material only.
-    SELECT w.id, w.place, d.tool, d.material, d.brand, d.filament_id, d.color_hex FROM waiting w, LATERAL (
-      SELECT rm.tool, coalesce(jm.material, rm.material) AS material,
-             CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.brand ELSE jm.brand END END AS brand,
-             CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.filament_id ELSE jm.filament_id END END AS filament_id,
-             CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.color_hex ELSE jm.color_hex END END AS color_hex
-        FROM odin.revision_materials rm LEFT JOIN odin.job_materials jm ON jm.job_id = w.id AND jm.tool = rm.tool WHERE rm.revision_id = w.revision_id) d
+    SELECT w.id, w.place, rm.tool, coalesce(jm.material, rm.material) AS material,
+           CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.brand ELSE jm.brand END END AS brand,
+           CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.filament_id ELSE jm.filament_id END END AS filament_id,
+           CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.color_hex ELSE jm.color_hex END END AS color_hex
+      FROM waiting w JOIN odin.revision_materials rm ON rm.org_id = org AND rm.revision_id = w.revision_id LEFT JOIN odin.job_materials jm ON jm.job_id = w.id AND jm.tool = rm.tool
   ), sigs AS MATERIALIZED (
     SELECT (row_number() OVER (ORDER BY n.material, n.brand, n.filament_id, n.color_hex) - 1)::int AS sig, n.material, n.brand, n.filament_id, n.color_hex, f.color_hex AS filament_color, f.brand AS filament_brand
       FROM (SELECT DISTINCT material, brand, filament_id, color_hex FROM needs) n LEFT JOIN odin.filaments f ON f.id = n.filament_id

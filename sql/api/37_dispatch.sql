@@ -1,5 +1,6 @@
 -- The farm's own clock: printers that may start jobs by themselves, quotes that run out, maintenance that falls due by the calendar.
 -- Nothing here starts a print unless the org allows it (setting auto_dispatch), somebody set the printer to it, the printer is idle and the bed was cleared.
+-- After a failure a printer is no longer set to it: only a person sets it again, because only a person has looked.
 
 -- True for one caller per span, however many ask.
 CREATE OR REPLACE FUNCTION odin._is_due(what text, every interval) RETURNS boolean
@@ -24,6 +25,52 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_tem
       ORDER BY w.place LIMIT 5)) x ORDER BY x.place;
 $f$;
 
+-- Something went wrong on a printer: it starts nothing by itself until somebody sets auto_dispatch again.
+CREATE OR REPLACE FUNCTION odin._auto_off(printer bigint, why text, run bigint DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  p record;
+BEGIN
+  UPDATE odin.printers x SET auto_dispatch = false, auto_dispatch_off_at = clock_timestamp(), auto_dispatch_off_reason = left(why, 500) WHERE x.id = printer AND x.auto_dispatch RETURNING x.org_id, x.name INTO p;
+  IF NOT FOUND THEN RETURN; END IF;
+  INSERT INTO odin.printer_events(org_id, printer_id, run_id, kind, severity, message) VALUES (p.org_id, printer, run, 'auto_start_off', 'warning', left(why, 500));
+  PERFORM odin._alert(p.org_id, 'printer_error', format('%s starts no job by itself any more', p.name),
+    why || '. Look at the printer, then switch automatic start on again: update_printer with auto_dispatch true.', printer => printer, run => run, data => '{"auto_dispatch": false}');
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._auto_off_after() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  CASE TG_TABLE_NAME
+    WHEN 'runs' THEN PERFORM odin._auto_off(NEW.printer_id, format('Run %s failed: %s', NEW.id, concat_ws(', ', replace(NEW.fail_reason, '_', ' '), NEW.fail_notes)), NEW.id);
+    WHEN 'printer_state' THEN
+      -- A printer switched off at night is no failure; one that falls silent while it prints is.
+      IF NEW.state <> 'offline' THEN
+        PERFORM odin._auto_off(NEW.printer_id, format('The printer reports %s%s', NEW.state, coalesce(': ' || coalesce(NEW.error_message, NEW.error_code), '')));
+      ELSIF EXISTS (SELECT 1 FROM odin.runs r WHERE r.printer_id = NEW.printer_id AND r.status IN ('starting', 'printing', 'paused', 'unknown')) THEN
+        PERFORM odin._auto_off(NEW.printer_id, 'The printer fell silent while it printed');
+      END IF;
+    ELSE PERFORM odin._auto_off(NEW.printer_id, format('The printer reports %s%s', replace(NEW.kind, '_', ' '), coalesce(': ' || coalesce(NEW.message, NEW.code), '')), NEW.run_id);
+  END CASE;
+  RETURN NULL;
+END $f$;
+CREATE OR REPLACE TRIGGER odin_auto_off AFTER UPDATE OF status ON odin.runs FOR EACH ROW WHEN (NEW.status = 'failed' AND OLD.status <> 'failed') EXECUTE FUNCTION odin._auto_off_after();
+CREATE OR REPLACE TRIGGER odin_auto_off AFTER UPDATE OF state ON odin.printer_state FOR EACH ROW WHEN (NEW.state IN ('error', 'failed', 'offline') AND OLD.state <> NEW.state) EXECUTE FUNCTION odin._auto_off_after();
+-- A halt, a thermal runaway or a stalled print may leave the state as it was; a print that somebody started at the machine means that he uses it.
+CREATE OR REPLACE TRIGGER odin_auto_off AFTER INSERT ON odin.printer_events FOR EACH ROW WHEN (NEW.severity = 'critical' OR NEW.kind = 'foreign_print_started') EXECUTE FUNCTION odin._auto_off_after();
+
+CREATE OR REPLACE FUNCTION odin._auto_on() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF NEW.auto_dispatch_off_at IS NOT NULL THEN
+    INSERT INTO odin.printer_events(org_id, printer_id, kind, message, data) VALUES (NEW.org_id, NEW.id, 'auto_start_on', format('%s switched automatic start on again', odin.actor()), jsonb_build_object('off_since', NEW.auto_dispatch_off_at, 'off_reason', NEW.auto_dispatch_off_reason));
+  END IF;
+  NEW.auto_dispatch_off_at := NULL;
+  NEW.auto_dispatch_off_reason := NULL;
+  RETURN NEW;
+END $f$;
+CREATE OR REPLACE TRIGGER odin_auto_on BEFORE UPDATE OF auto_dispatch ON odin.printers FOR EACH ROW WHEN (NEW.auto_dispatch AND NOT OLD.auto_dispatch) EXECUTE FUNCTION odin._auto_on();
+
 CREATE OR REPLACE FUNCTION odin.dispatch_ready(most integer DEFAULT 20) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 #variable_conflict use_column
@@ -44,6 +91,8 @@ BEGIN
     r := NULL;
     FOR job IN SELECT j FROM odin._jobs_for_printer(p.id) j LOOP
       CONTINUE WHEN NOT EXISTS (SELECT 1 FROM odin._fit(job, p.id) f WHERE f.rules IS NULL);
+      -- An error may have come in since the list was made.
+      EXIT WHEN NOT EXISTS (SELECT 1 FROM odin.printers x WHERE x.id = p.id AND x.auto_dispatch);
       BEGIN
         r := odin._claim_run(job, p.id);
         PERFORM odin._command(p.id, 'start', r.id, jsonb_build_object('job_id', r.job_id, 'slots',

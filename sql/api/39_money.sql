@@ -146,7 +146,13 @@ DECLARE
   before_id bigint := coalesce((odin.cursor_decode(list_quotes.cursor)->>0)::bigint, 9223372036854775807);
   orgs bigint[] := odin._visible_orgs();
 BEGIN
-  RETURN QUERY SELECT q.* FROM odin.quotes q WHERE q.org_id = ANY (orgs) AND q.id < before_id AND (status_filter IS NULL OR q.status = status_filter) AND (list_quotes.customer_id IS NULL OR q.customer_id = list_quotes.customer_id) ORDER BY q.id DESC LIMIT list_quotes."limit";
+  IF has_table_privilege('odin.quotes', 'SELECT') THEN
+    RETURN QUERY SELECT q.* FROM odin.quotes q WHERE q.org_id = ANY (orgs) AND q.id < before_id AND (status_filter IS NULL OR q.status = status_filter) AND (list_quotes.customer_id IS NULL OR q.customer_id = list_quotes.customer_id) ORDER BY q.id DESC LIMIT list_quotes."limit";
+  ELSE
+    -- A customer gets the price, not the reckoning.
+    RETURN QUERY SELECT q.id, q.org_id, q.customer_id, q.quote_number, q.status, NULL::bigint, q.currency, NULL::jsonb, NULL::jsonb, NULL::numeric(14,2), q.price, q.valid_until, q.order_id, NULL::text, NULL::text, q.created_at, q.updated_at
+      FROM odin.quotes q WHERE q.org_id = ANY (orgs) AND q.id < before_id AND (status_filter IS NULL OR q.status = status_filter) AND (list_quotes.customer_id IS NULL OR q.customer_id = list_quotes.customer_id) ORDER BY q.id DESC LIMIT list_quotes."limit";
+  END IF;
 END $f$;
 COMMENT ON FUNCTION odin.list_quotes(text, bigint, integer, text) IS 'Lists quotes, newest first.';
 
@@ -193,8 +199,14 @@ DECLARE
   before_id bigint := coalesce((odin.cursor_decode(list_invoices.cursor)->>0)::bigint, 9223372036854775807);
   orgs bigint[] := odin._visible_orgs();
 BEGIN
-  RETURN QUERY SELECT i.* FROM odin.invoices i WHERE i.org_id = ANY (orgs) AND i.id < before_id AND (status_filter IS NULL OR i.status = status_filter OR (status_filter = 'overdue' AND i.status = 'issued' AND i.due_on < current_date))
-    AND (list_invoices.customer_id IS NULL OR i.customer_id = list_invoices.customer_id) ORDER BY i.id DESC LIMIT list_invoices."limit";
+  IF has_table_privilege('odin.invoices', 'SELECT') THEN
+    RETURN QUERY SELECT i.* FROM odin.invoices i WHERE i.org_id = ANY (orgs) AND i.id < before_id AND (status_filter IS NULL OR i.status = status_filter OR (status_filter = 'overdue' AND i.status = 'issued' AND i.due_on < current_date))
+      AND (list_invoices.customer_id IS NULL OR i.customer_id = list_invoices.customer_id) ORDER BY i.id DESC LIMIT list_invoices."limit";
+  ELSE
+    RETURN QUERY SELECT i.id, i.org_id, i.customer_id, i.order_id, i.invoice_number, i.status, i.issued_on, i.due_on, i.paid_on, i.bill_to, i.currency, i.lines, i.subtotal, i.discount, i.shipping, i.tax, i.total, NULL::text, NULL::text, i.created_at
+      FROM odin.invoices i WHERE i.org_id = ANY (orgs) AND i.id < before_id AND (status_filter IS NULL OR i.status = status_filter OR (status_filter = 'overdue' AND i.status = 'issued' AND i.due_on < current_date))
+      AND (list_invoices.customer_id IS NULL OR i.customer_id = list_invoices.customer_id) ORDER BY i.id DESC LIMIT list_invoices."limit";
+  END IF;
 END $f$;
 COMMENT ON FUNCTION odin.list_invoices(text, bigint, integer, text) IS 'Lists invoices, newest first; overdue = issued and past its due date.';
 
@@ -202,10 +214,10 @@ CREATE OR REPLACE FUNCTION odin.invoice_html(invoice_id bigint) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 #variable_conflict use_column
 DECLARE
-  i odin.invoices;
+  i record;
   seller text;
 BEGIN
-  SELECT * INTO i FROM odin.invoices x WHERE x.id = invoice_html.invoice_id;
+  SELECT x.id, x.org_id, x.invoice_number, x.bill_to, x.issued_on, x.due_on, x.status, x.paid_on, x.lines, x.subtotal, x.discount, x.shipping, x.tax, x.total, x.currency INTO i FROM odin.invoices x WHERE x.id = invoice_html.invoice_id;
   IF i.id IS NULL THEN PERFORM odin.fail('invoice_not_found', format('invoice_id: there is no invoice %s', invoice_html.invoice_id), NULL, '{"field":"invoice_id"}'); END IF;
   seller := odin._org_name(i.org_id);
   RETURN format('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>%1$s</title><style>body{font:14px sans-serif;margin:3em}table{border-collapse:collapse;width:100%%}td,th{padding:.4em;border-bottom:1px solid #ccc;text-align:left}td.n,th.n{text-align:right}</style></head><body><h1>Invoice %1$s</h1><p><b>%2$s</b></p><p style="white-space:pre-line">%3$s</p><p>Issued %4$s, due %5$s%6$s</p><table><tr><th>Item</th><th class="n">Quantity</th><th class="n">Price</th><th class="n">Amount</th></tr>%7$s</table><p>Subtotal %8$s<br>Discount %9$s<br>Shipping %10$s<br>Tax %11$s<br><b>Total %12$s %13$s</b></p></body></html>',

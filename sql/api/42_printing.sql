@@ -14,8 +14,9 @@ BEGIN
   WITH w AS MATERIALIZED (SELECT row_number() OVER () AS n, x.* FROM odin.why(why_waiting.job_id, why_waiting.printer_id) x)
   SELECT jsonb_build_object('fits', (SELECT count(*) FROM w WHERE w.fits), 'checked', (SELECT count(*) FROM w),
       'reasons', (SELECT coalesce(jsonb_object_agg(r.rule, r.n), '{}') FROM (SELECT w.rule, count(*) AS n FROM w WHERE NOT w.fits GROUP BY w.rule) r),
-      'printers', (SELECT coalesce(jsonb_agg(jsonb_build_object('printer_id', w.printer_id, 'printer_name', w.printer_name, 'fits', w.fits, 'rule', w.rule, 'reason', w.reason, 'all_rules', w.all_rules, 'all_reasons', w.all_reasons, 'slot_map', w.slot_map) ORDER BY w.n), '[]')
-                     FROM w WHERE w.n <= why_waiting."limit" AND (w.fits OR NOT only_fitting)))
+      'printers', (SELECT coalesce(jsonb_agg(jsonb_build_object('printer_id', w.printer_id, 'printer_name', w.printer_name, 'fits', w.fits, 'rule', w.rule, 'reason', w.reason, 'all_rules', w.all_rules, 'all_reasons', w.all_reasons, 'slot_map', w.slot_map)
+                       || CASE WHEN p.auto_dispatch_off_at IS NOT NULL THEN jsonb_build_object('automatic_start_off', p.auto_dispatch_off_reason) ELSE '{}' END ORDER BY w.n), '[]')
+                     FROM w LEFT JOIN odin.printers p ON p.id = w.printer_id WHERE w.n <= why_waiting."limit" AND (w.fits OR NOT only_fitting)))
     INTO answer;
   IF (answer->>'fits')::int > 0 THEN
     PERFORM odin.suggest('start_job', jsonb_build_object('job_id', why_waiting.job_id, 'printer_id', answer#>'{printers,0,printer_id}'), 'a printer is ready for it');
@@ -244,6 +245,9 @@ BEGIN
   was := odin._bed(clear_bed.printer_id, false, clear_bed.how);
   PERFORM odin.would(jsonb_build_object('action', 'clear_bed', 'printer_id', clear_bed.printer_id, 'was_occupied', b.occupied, 'run_id', b.run_id, 'how', clear_bed.how));
   PERFORM odin.suggest('list_queue', '{}', 'see what can start here next');
+  IF EXISTS (SELECT 1 FROM odin.printers x WHERE x.id = clear_bed.printer_id AND x.auto_dispatch_off_at IS NOT NULL) THEN
+    PERFORM odin.suggest('update_printer', jsonb_build_object('printer_id', clear_bed.printer_id, 'auto_dispatch', true), 'automatic start switched itself off after a failure; switch it on again once the printer is in order');
+  END IF;
   RETURN jsonb_strip_nulls(jsonb_build_object('success', true, 'printer_id', clear_bed.printer_id, 'was_occupied', b.occupied, 'occupied_since', CASE WHEN b.occupied THEN b.since END, 'run_id', b.run_id, 'verdict', judged));
 END $f$;
 COMMENT ON FUNCTION odin.clear_bed(bigint, integer, integer, text, text) IS 'Records that the bed is clear, so that the next job may start. At the same moment you can say how many pieces were good and scrapped.';

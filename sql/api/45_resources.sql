@@ -17,10 +17,18 @@ COMMENT ON FUNCTION odin.resource_job(text) IS 'One job with its order, printer 
 
 CREATE OR REPLACE FUNCTION odin.resource_order(id text) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $f$
+DECLARE
+  answer jsonb;
 BEGIN
-  RETURN CASE WHEN id ~ '^[0-9]{1,18}$' THEN (SELECT to_jsonb(v.*) || jsonb_build_object('jobs',
-      (SELECT coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'item_name', j.item_name, 'status', j.status) ORDER BY j.id), '[]') FROM odin.job_view j WHERE j.order_id = v.id))
-    FROM odin.order_view v WHERE v.id = resource_order.id::bigint) END;
+  IF id !~ '^[0-9]{1,18}$' THEN RETURN NULL; END IF;
+  IF odin._reads_orders() THEN
+    SELECT to_jsonb(v.*) INTO answer FROM odin.order_view v WHERE v.id = resource_order.id::bigint;
+  ELSE
+    SELECT to_jsonb(v.*) INTO answer FROM odin.customer_order_view v WHERE v.id = resource_order.id::bigint;
+  END IF;
+  -- The jobs by the view that staff and customers both read.
+  RETURN answer || jsonb_build_object('jobs',
+    (SELECT coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'item_name', j.item_name, 'status', j.status) ORDER BY j.id), '[]') FROM odin.order_job_view j WHERE j.order_id = resource_order.id::bigint));
 END $f$;
 COMMENT ON FUNCTION odin.resource_order(text) IS 'One order with its jobs.';
 

@@ -85,20 +85,38 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.create_order IS 'Takes an order: lines of product_id or model_id with quantity. Finished pieces in stock are used first (use_stock), the rest is queued as jobs at once. hold queues them on hold.';
 
+-- Does the caller read orders as staff do? A customer's own login has its own view of them.
+CREATE OR REPLACE FUNCTION odin._reads_orders() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT has_table_privilege('odin.order_view', 'SELECT');
+$f$;
+
 -- An order in full; definer verbs answer with it, get_order reads it as the caller.
 CREATE OR REPLACE FUNCTION odin._order_answer(ord bigint) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT to_jsonb(v) || jsonb_build_object('order_id', v.id,
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  answer jsonb;
+  due timestamptz;
+  made jsonb := '{}';
+BEGIN
+  IF odin._reads_orders() THEN
+    SELECT to_jsonb(v), v.due_date INTO answer, due FROM odin.order_view v WHERE v.id = ord;
+    SELECT coalesce(jsonb_object_agg(p.id, jsonb_build_object('scrapped', p.scrapped, 'to_stock', p.to_stock)), '{}') INTO made
+      FROM odin.order_parts p JOIN odin.order_lines l ON l.id = p.order_line_id WHERE l.order_id = ord;
+  ELSE
+    SELECT to_jsonb(v), v.due_date INTO answer, due FROM odin.customer_order_view v WHERE v.id = ord;
+  END IF;
+  IF answer IS NULL THEN RETURN NULL; END IF;
+  RETURN answer || jsonb_build_object('order_id', ord,
     'lines', (SELECT coalesce(jsonb_agg(jsonb_build_object('order_line_id', l.id, 'line_no', l.line_no, 'product_id', l.product_id, 'model_id', l.model_id, 'description', l.description, 'quantity', l.quantity, 'fulfilled_quantity', l.fulfilled,
-        'shipped_quantity', l.shipped, 'is_fulfilled', l.fulfilled >= l.quantity, 'unit_price', l.unit_price, 'subtotal', round(l.quantity * l.unit_price, 2), 'status', l.status, 'due_date', coalesce(l.due_at, v.due_date), 'external_line_id', l.external_line_id,
-        'parts', (SELECT coalesce(jsonb_agg(jsonb_build_object('part_id', p.id, 'model_id', p.model_id, 'ordered', p.ordered, 'from_stock', p.from_stock, 'waived', p.waived, 'queued', p.queued, 'in_flight', p.in_flight, 'good', p.good,
-                    'scrapped', p.scrapped, 'to_stock', p.to_stock) ORDER BY p.id), '[]') FROM odin.order_parts p WHERE p.order_line_id = l.id)) ORDER BY l.line_no), '[]')
-        FROM odin.order_lines l WHERE l.order_id = v.id),
-    'jobs_total', (SELECT count(*) FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id WHERE l.order_id = v.id),
-    'jobs_complete', (SELECT count(*) FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id WHERE l.order_id = v.id AND j.status = 'completed'),
-    'invoice', (SELECT jsonb_build_object('invoice_id', i.id, 'invoice_number', i.invoice_number, 'status', i.status, 'total', i.total) FROM odin.invoices i WHERE i.order_id = v.id AND i.status <> 'void'))
-    FROM odin.order_view v WHERE v.id = ord;
-$f$;
+        'shipped_quantity', l.shipped, 'is_fulfilled', l.fulfilled >= l.quantity, 'unit_price', l.unit_price, 'subtotal', round(l.quantity * l.unit_price, 2), 'status', l.status, 'due_date', coalesce(l.due_at, due), 'external_line_id', l.external_line_id,
+        'parts', (SELECT coalesce(jsonb_agg(jsonb_build_object('part_id', p.id, 'model_id', p.model_id, 'ordered', p.ordered, 'from_stock', p.from_stock, 'waived', p.waived, 'queued', p.queued, 'in_flight', p.in_flight, 'good', p.good)
+                    || coalesce(made->p.id::text, '{}') ORDER BY p.id), '[]') FROM odin.order_parts p WHERE p.order_line_id = l.id)) ORDER BY l.line_no), '[]')
+        FROM odin.order_lines l WHERE l.order_id = ord),
+    'jobs_total', (SELECT count(*) FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id WHERE l.order_id = ord),
+    'jobs_complete', (SELECT count(*) FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id WHERE l.order_id = ord AND j.status = 'completed'),
+    'invoice', (SELECT jsonb_build_object('invoice_id', i.id, 'invoice_number', i.invoice_number, 'status', i.status, 'total', i.total) FROM odin.invoices i WHERE i.order_id = ord AND i.status <> 'void'));
+END $f$;
 
 CREATE OR REPLACE FUNCTION odin.get_order(order_id bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -125,7 +143,13 @@ BEGIN
         AND (list_orders.customer_id IS NULL OR y.customer_id = list_orders.customer_id) AND (due_before IS NULL OR y.due_at < due_before)
         AND (list_orders.search IS NULL OR strpos(lower(concat_ws(' ', y.order_number, y.external_id, c.name, c.email, y.tracking_number)), lower(list_orders.search)) > 0)
       ORDER BY y.org_id, y.status, y.id DESC LIMIT list_orders."limit") x ORDER BY x.id DESC LIMIT list_orders."limit");
-  RETURN QUERY SELECT v.* FROM odin.order_view v WHERE v.id = ANY (ids) ORDER BY v.id DESC;
+  IF odin._reads_orders() THEN
+    RETURN QUERY SELECT v.* FROM odin.order_view v WHERE v.id = ANY (ids) ORDER BY v.id DESC;
+  ELSE
+    RETURN QUERY SELECT v.id, v.order_number, v.status, v.customer_id, v.customer_name, v.channel, v.external_id, v.priority, v.order_date, v.due_date, v.shipped_date, v.carrier, v.tracking_number, v.total_items, v.fulfilled_items,
+        v.subtotal, v.total, v.currency, v.shipping_charged, NULL::numeric(14,2), NULL::numeric(14,2), NULL::numeric(14,2), v.discount, v.tax_pct, NULL::numeric(10,2), NULL::text, NULL::text, v.org_id, v.created_at, v.updated_at
+      FROM odin.customer_order_view v WHERE v.id = ANY (ids) ORDER BY v.id DESC;
+  END IF;
 END $f$;
 COMMENT ON FUNCTION odin.list_orders(text, bigint, text, timestamptz, integer, text) IS 'Lists orders, newest first. status_filter: pending, in_progress, partial, fulfilled, shipped, cancelled; open = not finished, completed = fulfilled or shipped. search looks in number, customer and tracking.';
 
@@ -386,7 +410,7 @@ BEGIN
   RETURN c;
 END $f$;
 COMMENT ON FUNCTION odin.save_customer IS 'Adds a customer, or changes one when customer_id is given. What you leave out stays.';
-GRANT EXECUTE ON FUNCTION odin._order_answer(bigint) TO odin_viewer, odin_customer;
+GRANT EXECUTE ON FUNCTION odin._order_answer(bigint), odin._reads_orders() TO odin_viewer, odin_customer;
 GRANT EXECUTE ON FUNCTION odin.get_order(bigint), odin.list_orders(text, bigint, text, timestamptz, integer, text) TO odin_viewer, odin_customer;
 GRANT EXECUTE ON FUNCTION odin.list_customers(text, integer, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_order, odin.update_order, odin.update_order_line, odin.cancel_order(bigint, text), odin.ship_order(bigint, text, text, numeric, boolean), odin.import_order, odin.save_customer TO odin_operator;

@@ -115,6 +115,10 @@ BEGIN
       UPDATE odin.runs r SET status = 'unknown' WHERE r.id = c.run_id AND r.status IN ('claimed', 'starting');
     ELSIF odin._release_run(c.run_id) AND outcome = 'failed' THEN
       PERFORM odin._alert(c.org_id, 'queue_failed_start', format('%s could not be started', (SELECT j.name FROM odin.runs r JOIN odin.jobs j ON j.id = r.job_id WHERE r.id = c.run_id)), problem->>'detail', printer => c.printer_id, run => c.run_id);
+      -- What the farm itself refused says nothing about the machine.
+      IF problem->>'code' NOT IN ('cancelled', 'invalid_state_transition', 'not_ready', 'bed_not_clear', 'printer_not_ready') THEN
+        PERFORM odin._auto_off(c.printer_id, format('Run %s could not be started: %s', c.run_id, problem->>'detail'), c.run_id);
+      END IF;
     END IF;
   ELSIF c.verb = 'stop' AND outcome = 'done' AND c.run_id IS NOT NULL THEN
     PERFORM odin._run_stopped(c.run_id, (said->>'progress')::numeric, c.arguments->>'reason');

@@ -26,19 +26,19 @@ COMMENT ON VIEW odin_bi.dim_dates IS 'Calendar from 2020 to 2039; weekday 1 = Mo
 
 CREATE OR REPLACE VIEW odin_bi.fact_runs WITH (security_invoker = true) AS
 SELECT r.id AS run_id, r.org_id, r.job_id, r.order_line_id, r.customer_id, r.printer_id, r.model_id, r.revision_id, r.status AS outcome, r.verdict, r.fail_reason,
-       r.claimed_at, r.started_at, r.finished_at, (r.finished_at AT TIME ZONE 'UTC')::date AS finished_on, round(r.seconds / 3600.0, 4) AS hours, round(r.planned_seconds / 3600.0, 4) AS planned_hours,
+       r.claimed_at, r.started_at, r.finished_at, r.finished_on, round(r.seconds / 3600.0, 4) AS hours, round(r.planned_seconds / 3600.0, 4) AS planned_hours,
        r.pieces, r.good, r.scrapped, round(r.used_mg / 1000.0, 3) AS grams, round(r.planned_mg / 1000.0, 3) AS planned_grams, r.energy_wh / 1000 AS energy_kwh, r.reported_by, r.cost, r.currency
   FROM odin.runs r WHERE r.finished_at IS NOT NULL AND r.status <> 'released';
 COMMENT ON VIEW odin_bi.fact_runs IS 'One row per finished run: outcome completed, failed or cancelled; hours, pieces, grams, cost.';
 
 CREATE OR REPLACE VIEW odin_bi.fact_run_costs WITH (security_invoker = true) AS
-SELECT c.run_id, c.org_id, r.printer_id, r.model_id, r.customer_id, r.order_line_id, (c.finished_at AT TIME ZONE 'UTC')::date AS finished_on, c.material, c.machine, c.energy, c.labor, c.total, c.scrap_share, c.currency, k.version AS rate_card_version
+SELECT c.run_id, c.org_id, r.printer_id, r.model_id, r.customer_id, r.order_line_id, c.finished_on, c.material, c.machine, c.energy, c.labor, c.total, c.scrap_share, c.currency, k.version AS rate_card_version
   -- Left joins, so that a report that needs neither run nor card reads neither.
   FROM odin.run_costs c LEFT JOIN odin.runs r ON r.id = c.run_id LEFT JOIN odin.rate_cards k ON k.id = c.rate_card_id;
 COMMENT ON VIEW odin_bi.fact_run_costs IS 'Cost of each finished run by kind; scrap_share is the part that went into scrap.';
 
 CREATE OR REPLACE VIEW odin_bi.fact_jobs WITH (security_invoker = true) AS
-SELECT j.id AS job_id, j.org_id, j.order_line_id, j.customer_id, j.model_id, j.status, j.priority, j.created_at, (j.created_at AT TIME ZONE 'UTC')::date AS created_on, j.due_at, j.started_at, j.finished_at,
+SELECT j.id AS job_id, j.org_id, j.order_line_id, j.customer_id, j.model_id, j.status, j.priority, j.created_at, j.created_on, j.due_at, j.started_at, j.finished_at,
        round(extract(epoch FROM j.started_at - j.created_at)::numeric / 3600, 3) AS hours_waited, CASE WHEN j.finished_at IS NOT NULL AND j.due_at IS NOT NULL THEN j.finished_at > j.due_at END AS was_late,
        j.pieces, j.good, j.scrapped, j.attempt, j.requeued_from_run_id IS NOT NULL AS is_remake, j.estimated_cost, j.currency, j.submitted_by
   FROM odin.jobs j;
@@ -52,18 +52,26 @@ SELECT o.id AS order_id, o.org_id, o.customer_id, o.order_number, o.channel, o.s
 COMMENT ON VIEW odin_bi.fact_orders IS 'One row per customer order: value, revenue before cost, delivery.';
 
 CREATE OR REPLACE VIEW odin_bi.fact_filament WITH (security_invoker = true) AS
-SELECT m.id AS move_id, m.org_id, m.at, (m.at AT TIME ZONE 'UTC')::date AS day, m.kind, m.spool_id, s.filament_id, f.material, f.color_hex, m.job_id, m.run_id, m.printer_id, -m.mg / 1000.0 AS grams_out, m.basis
+SELECT m.id AS move_id, m.org_id, m.at, m.day, m.kind, m.spool_id, s.filament_id, f.material, f.color_hex, m.job_id, m.run_id, m.printer_id, -m.mg / 1000.0 AS grams_out, m.basis
   FROM odin.spool_moves m JOIN odin.spools s ON s.id = m.spool_id JOIN odin.filaments f ON f.id = s.filament_id WHERE m.mg <> 0 AND m.kind IN ('consume', 'purge', 'adjust', 'void', 'receive');
 COMMENT ON VIEW odin_bi.fact_filament IS 'Ledger of filament as facts: grams_out is positive for use, negative for deliveries and voided uses.';
 
+-- Added up before the library is asked, so that a month of moves costs a row per filament and day.
+CREATE OR REPLACE VIEW odin_bi.filament_daily WITH (security_invoker = true) AS
+SELECT u.org_id, u.day, u.filament_id, f.material, f.color_hex, u.kind, u.moves, u.mg / 1000.0 AS grams_out
+  FROM (SELECT m.org_id, m.day, s.filament_id, m.kind, count(*) AS moves, -sum(m.mg) AS mg
+          FROM odin.spool_moves m JOIN odin.spools s ON s.id = m.spool_id WHERE m.mg <> 0 AND m.kind IN ('consume', 'purge', 'adjust', 'void', 'receive') GROUP BY 1, 2, 3, 4) u
+  JOIN odin.filaments f ON f.id = u.filament_id;
+COMMENT ON VIEW odin_bi.filament_daily IS 'Filament per day, filament and kind of move: the sums of fact_filament, quicker on a large farm.';
+
 CREATE OR REPLACE VIEW odin_bi.fact_failures WITH (security_invoker = true) AS
-SELECT r.id AS run_id, r.org_id, r.printer_id, r.model_id, r.customer_id, r.finished_at, (r.finished_at AT TIME ZONE 'UTC')::date AS finished_on, r.status AS outcome, coalesce(r.fail_reason, 'other') AS reason, r.scrapped, round(r.used_mg / 1000.0, 3) AS grams,
+SELECT r.id AS run_id, r.org_id, r.printer_id, r.model_id, r.customer_id, r.finished_at, r.finished_on, r.status AS outcome, coalesce(r.fail_reason, 'other') AS reason, r.scrapped, round(r.used_mg / 1000.0, 3) AS grams,
        round(r.seconds / 3600.0, 4) AS hours_lost, r.fail_notes
   FROM odin.runs r WHERE r.finished_at IS NOT NULL AND r.status IN ('completed', 'failed', 'cancelled') AND (r.status <> 'completed' OR r.scrapped > 0);
 COMMENT ON VIEW odin_bi.fact_failures IS 'Runs that failed, were stopped, or gave scrap, with the reason.';
 
 CREATE OR REPLACE VIEW odin_bi.printer_hours_daily WITH (security_invoker = true) AS
-SELECT r.org_id, r.printer_id, (r.finished_at AT TIME ZONE 'UTC')::date AS day, count(*) AS runs, count(*) FILTER (WHERE r.status <> 'completed') AS failed, round(sum(r.seconds) / 3600.0, 2) AS hours, sum(r.good) AS good, sum(r.scrapped) AS scrapped,
+SELECT r.org_id, r.printer_id, r.finished_on AS day, count(*) AS runs, count(*) FILTER (WHERE r.status <> 'completed') AS failed, round(sum(r.seconds) / 3600.0, 2) AS hours, sum(r.good) AS good, sum(r.scrapped) AS scrapped,
        round(sum(r.used_mg) / 1000.0, 1) AS grams, sum(r.cost) AS cost
   FROM odin.runs r WHERE r.finished_at IS NOT NULL AND r.status <> 'released' GROUP BY 1, 2, 3;
 COMMENT ON VIEW odin_bi.printer_hours_daily IS 'Per printer and day: runs, failures, hours, pieces, grams, cost. Filter by day to keep it quick on a large farm.';

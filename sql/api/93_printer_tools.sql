@@ -3,7 +3,7 @@ DO $reg$
 DECLARE
   which constant jsonb := '{"printer_id":{"minimum":1,"description":"Which printer; may be left out when there is only one."}}';
   heat constant jsonb := '{"heater":{"enum":["tool","bed"]},"target":{"minimum":0,"maximum":300,"description":"Degrees C; 0 = off. Bed at most 140, and never above the printer''s own limit."},"tool_index":{"minimum":0,"maximum":9}}';
-  axes constant jsonb := '{"axes":{"items":{"type":"string","enum":["x","y","z","X","Y","Z"]},"description":"Some of x, y, z; left out = all."}}';
+  axes constant jsonb := '{"axes":{"maxItems":6,"items":{"type":"string","enum":["x","y","z","X","Y","Z"]},"description":"Some of x, y, z; left out = all."}}';
   jog constant jsonb := '{"x":{"minimum":-500,"maximum":500,"description":"mm, relative."},"y":{"minimum":-500,"maximum":500,"description":"mm, relative."},"z":{"minimum":-500,"maximum":500,"description":"mm, relative."},"speed":{"minimum":1,"maximum":12000,"description":"mm/min."}}';
   serial constant jsonb := '{"action":{"enum":["connect","disconnect"]},"port":{"maxLength":128},"baudrate":{"minimum":1200,"maximum":1000000}}';
   rows constant jsonb := '{"limit":{"minimum":1,"maximum":200}}';

@@ -12,10 +12,10 @@ PERFORM odin.register_tool('odin.find_similar_failures', area => 'knowledge', to
 PERFORM odin.register_tool('odin.list_collections', area => 'knowledge', toolset => 'knowledge', title => 'List collections', result_key => 'collections');
 PERFORM odin.register_tool('odin.list_documents', area => 'knowledge', toolset => 'knowledge', title => 'List documents', result_key => 'documents', page_by => '{id}',
   default_fields => '{id,title,collection_name,format,state,problem,passages,updated_at}',
-  arguments => jsonb_build_object('collection', collection_arg, 'search', '{"maxLength":200,"description":"A part of the title."}'::jsonb, 'limit', '{"minimum":1,"maximum":500}'::jsonb, 'cursor', '{"description":"next_cursor of the page before."}'::jsonb),
+  arguments => jsonb_build_object('collection', collection_arg, 'search', '{"maxLength":200,"description":"A part of the title."}'::jsonb, 'limit', '{"minimum":1,"maximum":500}'::jsonb, 'cursor', '{"maxLength":4000,"description":"next_cursor of the page before."}'::jsonb),
   next_actions => '[{"tool":"get_document","args":{"document_id":"{documents.0.id}"},"reason":"read it"}]');
 PERFORM odin.register_tool('odin.get_document', area => 'knowledge', toolset => 'knowledge', title => 'Read a document',
-  arguments => '{"document_id":{"minimum":1,"aliases":["id"]},"from_passage":{"minimum":0},"limit":{"minimum":1,"maximum":100,"description":"Passages at once."}}',
+  arguments => '{"document_id":{"minimum":1,"aliases":["id"]},"from_passage":{"minimum":0,"maximum":1000000000},"limit":{"minimum":1,"maximum":100,"description":"Passages at once."}}',
   output => '{"properties":{"document_id":{"type":"integer"},"title":{"type":"string"},"collection":{"type":"string"},"state":{"type":"string"},"problem":{"type":"string"},"url":{"type":"string"},"file_sha256":{"type":"string"},"passages":{"type":"array","items":{"type":"object"}},"passage_count":{"type":"integer"},"note":{"type":"string"}},"required":["document_id","title","passages"]}');
 PERFORM odin.register_tool('odin.save_collection', scope => 'write', area => 'knowledge', toolset => 'knowledge', title => 'Save a collection', hints => '{"destructive":false,"idempotent":true}',
   arguments => '{"name":{"minLength":1,"maxLength":100},"description":{"maxLength":1000},"language":{"maxLength":30,"description":"How words are stemmed: english, german, simple, ..."}}');

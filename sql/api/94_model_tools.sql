@@ -1,7 +1,7 @@
 -- Registers the tools for files, model sites and slicing. Nothing is decided here.
 DO $reg$
 DECLARE
-  page constant jsonb := '{"limit":{"minimum":1,"maximum":200,"description":"Rows per page."},"cursor":{"description":"next_cursor of the page before."}}';
+  page constant jsonb := '{"limit":{"minimum":1,"maximum":200,"description":"Rows per page."},"cursor":{"maxLength":4000,"description":"next_cursor of the page before."}}';
   file_arg constant jsonb := '{"maxLength":400,"description":"SHA-256, id, odin://files/... or name of a file in the store."}';
   slice_output constant jsonb := '{"type":"object","properties":{"slicer":{"type":"string"},"model":{"type":"string"},"printer":{"type":"string"},"gcode_path":{"type":"string"},"gcode_size_bytes":{"type":"integer"},"gcode_sha256":{"type":"string"},"file_id":{"type":"integer"},
     "uri":{"type":"string"},"download_url":{"type":"string"},"settings":{"type":"object"},"size_mm":{"type":"array","items":{"type":"number"}},"overrides_placed":{"type":"object"},
@@ -13,7 +13,7 @@ PERFORM odin.register_tool('odin.upload_file', scope => 'write', area => 'models
     "license":{"maxLength":200,"description":"Licence of the design, as CC BY 4.0."},"author":{"maxLength":200},"source_url":{"maxLength":2000}}',
   output => '{"type":"object","properties":{"id":{"type":"integer"},"sha256":{"type":"string"},"name":{"type":"string"},"kind":{"type":"string"},"bytes":{"type":"integer"},"duplicate":{"type":"boolean"},"uri":{"type":"string"}},"required":["id","sha256","name","kind","bytes","duplicate","uri"]}');
 PERFORM odin.register_tool('odin.finish_upload', scope => 'write', area => 'models', toolset => 'models', title => 'Finish an upload', hints => '{"destructive":false,"idempotent":false}',
-  arguments => '{"upload":{"minimum":1},"sha256":{"pattern":"^[0-9a-f]{64}$"},"name":{"maxLength":400}}');
+  arguments => '{"upload":{"minimum":1,"maximum":9223372036854775807},"sha256":{"pattern":"^[0-9a-f]{64}$"},"name":{"maxLength":400}}');
 PERFORM odin.register_tool('odin.list_files', scope => 'read', area => 'models', toolset => 'models', title => 'List files', result_key => 'files', page_by => '{id}',
   arguments => page || '{"kind_filter":{"aliases":["kind"],"enum":["stl","3mf","obj","step","amf","ply","gcode","bgcode","gcode_3mf","image","other"]},"search":{"maxLength":200,"description":"Part of the name."}}',
   default_fields => '{id,sha256,name,kind,bytes,print_seconds,grams,license,facts_state,created_at}');
@@ -50,7 +50,7 @@ PERFORM odin.register_tool('odin.list_tasks', scope => 'read', area => 'models',
 PERFORM odin.register_tool('odin.set_source_token', scope => 'admin', area => 'models', toolset => 'models', title => 'Set a model site''s token', hints => '{"destructive":true,"idempotent":true}',
   arguments => '{"source":{"enum":["thingiverse"]},"token":{"maxLength":500,"secret":true},"sealed":{"maxLength":4000,"description":"Made by the sidecar; leave it out."}}');
 PERFORM odin.register_tool('odin.thingiverse_search_models', scope => 'read', area => 'models', toolset => 'models', title => 'Search Thingiverse for 3D Models', hints => '{"idempotent":true,"open_world":true}',
-  arguments => '{"query":{"minLength":1,"maxLength":200},"limit":{"minimum":1,"maximum":30,"description":"Results per page."},"page":{"minimum":1}}',
+  arguments => '{"query":{"minLength":1,"maxLength":200},"limit":{"minimum":1,"maximum":30,"description":"Results per page."},"page":{"minimum":1,"maximum":10000}}',
   output => '{"type":"object","properties":{"query":{"type":"string"},"total":{"type":"integer"},"count":{"type":"integer"},"page":{"type":"integer"},"results":{"type":"array","items":{"type":"object","properties":{"id":{"type":["integer","null"]},
     "name":{"type":["string","null"]},"creator":{"type":["string","null"]},"url":{"type":["string","null"]},"thumbnail":{"type":["string","null"]},"like_count":{"type":["integer","null"]},"is_nsfw":{"type":["boolean","null"]}}}},
     "task_id":{"type":"string"},"task_state":{"type":"string"},"hint":{"type":"string"}},"required":["query","page"]}');

@@ -47,6 +47,10 @@ BEGIN
   GRANT EXECUTE ON FUNCTION odin.orgs_of(name), odin.customers_of(name), odin.colleagues_of(name), odin.my_org(), odin.fail(text, text, text, jsonb), odin.cursor_decode(text), odin.cursor_encode(jsonb), odin._unbase64url(text),
     odin.call(text, jsonb, jsonb), odin._call_changes(), odin.list_keys(), odin.progress(numeric, numeric, text), odin.log(text, jsonb) TO odin_viewer, odin_customer, odin_bi;
   REVOKE EXECUTE ON FUNCTION odin._memberships(name) FROM odin_viewer, odin_customer, odin_bi;
+  -- Customers' logins had these once; now they read columns, and views of their own.
+  REVOKE SELECT ON odin.order_view FROM odin_customer;
+  REVOKE EXECUTE ON FUNCTION odin._setting(bigint, text, text), odin._priority(text), odin._color(text, text), odin._material(text), odin._may(bigint, name), odin._not_null(anyelement, text), odin._currency(bigint),
+    odin._mine(text, bigint, text, name), odin._new_in(name), odin._estimate(bigint), odin._threshold(bigint, text) FROM odin_customer;
   REVOKE INSERT, UPDATE, DELETE ON odin.reference_printers, odin.reference_filaments, odin.reference_platforms FROM odin_admin;
   GRANT EXECUTE ON FUNCTION odin.search_tools(text, int), odin.call_tool(text, jsonb) TO odin_viewer, odin_customer;
   GRANT EXECUTE ON FUNCTION odin.verify_audit() TO odin_operator;

@@ -102,7 +102,7 @@ COMMENT ON FUNCTION odin.guard_table(text, boolean, text) IS 'Puts a table with 
 
 SELECT odin.guard_table('odin.orgs', org_column => 'id');
 GRANT USAGE ON SCHEMA odin_call TO odin_viewer, odin_customer;
-GRANT SELECT ON odin.orgs TO odin_viewer, odin_customer, odin_bi;
+GRANT SELECT ON odin.orgs TO odin_viewer, odin_bi;
 GRANT UPDATE (currency, timezone, settings) ON odin.orgs TO odin_admin;
 GRANT SELECT ON odin.instance TO odin_viewer;
 GRANT SELECT ON odin.members, odin.access_rules, odin.guarded_tables TO odin_admin;

@@ -152,7 +152,14 @@ SELECT odin.guard_table('odin.orders');
 SELECT odin.guard_table('odin.order_lines');
 SELECT odin.guard_table('odin.order_parts', trail => false);
 SELECT odin.guard_table('odin.order_counters', trail => false);
-GRANT SELECT ON odin.customers, odin.orders, odin.order_lines, odin.order_parts TO odin_viewer, odin_customer;
+GRANT SELECT ON odin.customers, odin.orders, odin.order_lines, odin.order_parts TO odin_viewer;
+-- A customer reads what it bought, never what it costs the farm, nor what the staff write to each other.
+GRANT SELECT (id, org_id, customer_id, name, company, email, phone, address, tax_id, channel, external_id, is_active, created_at, updated_at) ON odin.customers TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, is_stock, order_number, channel, external_id, status, priority, currency, ordered_at, due_at, shipped_at, carrier, tracking_number, ship_to,
+  shipping_charged, discount, tax_pct, created_at, updated_at) ON odin.orders TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, order_id, is_stock, line_no, external_line_id, product_id, model_id, description, quantity, from_stock, fulfilled, shipped, unit_price, status, due_at,
+  priority, created_at, updated_at) ON odin.order_lines TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, order_line_id, is_stock, model_id, per_unit, ordered, from_stock, waived, queued, in_flight, good, needed, shortfall, updated_at) ON odin.order_parts TO odin_customer;
 GRANT INSERT, UPDATE ON odin.customers, odin.orders, odin.order_lines TO odin_operator;
 GRANT INSERT (org_id, customer_id, order_line_id, is_stock, model_id, per_unit, ordered, from_stock),
       UPDATE (ordered, from_stock, waived, updated_at) ON odin.order_parts TO odin_operator;

@@ -253,7 +253,11 @@ SELECT odin.guard_table('odin.' || t) FROM unnest(ARRAY['filaments','models','mo
 SELECT odin.guard_table('odin.' || t, trail => false) FROM unnest(ARRAY['consumable_moves','stock_moves']) AS t;
 GRANT SELECT ON odin.filaments, odin.models, odin.model_revisions, odin.revision_materials, odin.model_files, odin.products, odin.product_parts,
   odin.consumables, odin.product_consumables, odin.consumable_moves, odin.stock_moves, odin.stock_balances TO odin_viewer;
-GRANT SELECT ON odin.models, odin.model_revisions, odin.revision_materials, odin.model_files TO odin_customer;
+-- A customer's own models: what they are, not what making them takes.
+GRANT SELECT (id, org_id, customer_id, name, sku, category, license, author, source_url, thumbnail_sha256, current_revision_id, is_active, created_at, updated_at) ON odin.models TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, model_id, revision, pieces_per_plate, file_sha256, file_name, size_x_mm, size_y_mm, size_z_mm, layer_count, created_at) ON odin.model_revisions TO odin_customer;
+GRANT SELECT (revision_id, org_id, customer_id, tool, material, brand, color_hex) ON odin.revision_materials TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, model_id, revision_id, kind, sha256, name, bytes, created_at) ON odin.model_files TO odin_customer;
 GRANT INSERT, UPDATE ON odin.filaments, odin.models, odin.products, odin.product_parts, odin.product_consumables TO odin_operator;
 GRANT INSERT ON odin.model_revisions, odin.revision_materials, odin.model_files, odin.stock_moves, odin.consumable_moves TO odin_operator;
 GRANT INSERT, UPDATE (name, sku, unit, cost_per_unit, currency, min_stock, vendor, notes, is_active, updated_at) ON odin.consumables TO odin_operator;

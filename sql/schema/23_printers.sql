@@ -31,6 +31,8 @@ CREATE TABLE odin.printers (
   currency        text NOT NULL DEFAULT 'USD' CHECK (currency ~ '^[A-Z]{3}$'),
   changeover_minutes numeric(6,1) NOT NULL DEFAULT 15 CHECK (changeover_minutes >= 0),
   auto_dispatch   boolean NOT NULL DEFAULT false,
+  auto_dispatch_off_at     timestamptz,
+  auto_dispatch_off_reason text CHECK (length(auto_dispatch_off_reason) <= 500),
   is_held         boolean NOT NULL DEFAULT false,
   hold_reason     text CHECK (length(hold_reason) <= 500),
   is_active       boolean NOT NULL DEFAULT true,
@@ -44,7 +46,9 @@ CREATE TABLE odin.printers (
 COMMENT ON TABLE odin.printers IS 'Machines. What they do now is in printer_state; what lies on them in beds; credentials are nowhere near this table.';
 COMMENT ON COLUMN odin.printers.hour_rate IS 'Cost of an hour on this machine; NULL = price / life_hours, else the rate card''s.';
 COMMENT ON COLUMN odin.printers.is_held IS 'Held by a person: nothing new starts here.';
-COMMENT ON COLUMN odin.printers.auto_dispatch IS 'The farm may start the next fitting job by itself once the bed is clear, where the org allows it (setting auto_dispatch).';
+COMMENT ON COLUMN odin.printers.auto_dispatch IS 'The farm may start the next fitting job by itself once the bed is clear, where the org allows it (setting auto_dispatch). Switches itself off after a failed run, a failed start, an error of the printer, its silence while it prints, or a print the farm did not start; a person switches it on again.';
+COMMENT ON COLUMN odin.printers.auto_dispatch_off_at IS 'When automatic start switched itself off; NULL since somebody switched it on again.';
+COMMENT ON COLUMN odin.printers.auto_dispatch_off_reason IS 'What made automatic start switch itself off.';
 CREATE INDEX printers_auto ON odin.printers (id) WHERE auto_dispatch;
 CREATE INDEX printers_by_group ON odin.printers (org_id, group_name) WHERE group_name IS NOT NULL;
 

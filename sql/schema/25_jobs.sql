@@ -51,6 +51,7 @@ CREATE TABLE odin.jobs (
   fail_notes       text CHECK (length(fail_notes) <= 500),
   notes            text CHECK (length(notes) <= 500),
   created_at       timestamptz NOT NULL DEFAULT now(),
+  created_on       date NOT NULL GENERATED ALWAYS AS ((created_at AT TIME ZONE 'UTC')::date) STORED,
   updated_at       timestamptz NOT NULL DEFAULT now(),
   started_at       timestamptz,
   finished_at      timestamptz,
@@ -70,6 +71,7 @@ COMMENT ON COLUMN odin.jobs.quantity IS 'Pieces asked for in the request this pl
 COMMENT ON COLUMN odin.jobs.pieces IS 'Pieces on this plate; sums and stock use this.';
 COMMENT ON COLUMN odin.jobs.batch_id IS 'The first job of the request; plates of one request share it.';
 COMMENT ON COLUMN odin.jobs.start_by IS 'When it should start at the latest: the sooner of (due_at - printing time) and (queued + patience of its priority). The queue is in this order.';
+COMMENT ON COLUMN odin.jobs.created_on IS 'The day in UTC, for reports.';
 COMMENT ON COLUMN odin.jobs.queue_position IS 'Manual order: jobs with a position come before all others, lowest first.';
 COMMENT ON COLUMN odin.jobs.printer_id IS 'Pinned to this printer (target_type specific).';
 COMMENT ON COLUMN odin.jobs.material_policy IS 'hold: wait until exactly what was asked is loaded; substitute: any brand and colour of the same material will do.';
@@ -125,6 +127,7 @@ CREATE TABLE odin.runs (
   claimed_at      timestamptz NOT NULL DEFAULT now(),
   started_at      timestamptz,
   finished_at     timestamptz,
+  finished_on     date GENERATED ALWAYS AS ((finished_at AT TIME ZONE 'UTC')::date) STORED,
   seconds         integer CHECK (seconds >= 0),
   progress_pct    real CHECK (progress_pct BETWEEN 0 AND 100),
   used_mg         bigint CHECK (used_mg >= 0),
@@ -150,6 +153,7 @@ CREATE TABLE odin.runs (
   CONSTRAINT runs_counts_fit CHECK (coalesce(good, 0) + coalesce(scrapped, 0) <= pieces)
 ) WITH (fillfactor = 85);
 COMMENT ON TABLE odin.runs IS 'One attempt of a job on one printer. Ends exactly once, through odin.apply_finish(), whoever reports it.';
+COMMENT ON COLUMN odin.runs.finished_on IS 'The day in UTC, for reports. A column, not an expression, so that the planner knows how few days there are.';
 COMMENT ON COLUMN odin.runs.status IS 'claimed: printer and slots chosen; starting: sent; printing; paused; unknown: contact lost; completed; failed; cancelled; released: given back before anything was printed.';
 COMMENT ON COLUMN odin.runs.verdict IS 'assumed: nobody looked yet, all pieces counted good; good, partial, scrap: a person or agent judged.';
 CREATE UNIQUE INDEX runs_one_active_per_printer ON odin.runs (printer_id) WHERE status IN ('claimed','starting','printing','paused','unknown');
@@ -161,7 +165,7 @@ CREATE INDEX runs_by_line ON odin.runs (order_line_id);
 CREATE INDEX runs_by_model ON odin.runs (model_id, id);
 CREATE INDEX runs_by_customer ON odin.runs (customer_id) WHERE customer_id IS NOT NULL;
 -- With what reports add up, so that they need not read the table.
-CREATE INDEX runs_finished ON odin.runs (org_id, finished_at) INCLUDE (status, printer_id, model_id, good, scrapped, seconds, used_mg, cost) WHERE finished_at IS NOT NULL;
+CREATE INDEX runs_finished ON odin.runs (org_id, finished_on) INCLUDE (status, printer_id, model_id, good, scrapped, seconds, used_mg, cost) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE odin.run_slots (
   run_id      bigint NOT NULL,
@@ -203,7 +207,12 @@ CREATE INDEX plans_org ON odin.plans (org_id, id);
 
 SELECT odin.guard_table('odin.' || t) FROM unnest(ARRAY['jobs','job_materials','runs']) AS t;
 SELECT odin.guard_table('odin.' || t, trail => false) FROM unnest(ARRAY['run_slots','plans']) AS t;
-GRANT SELECT ON odin.jobs, odin.job_materials, odin.runs TO odin_viewer, odin_customer;
+GRANT SELECT ON odin.jobs, odin.job_materials, odin.runs TO odin_viewer;
+-- A customer follows its jobs; cost, scrap, machines, people and their reasons are the farm's own.
+GRANT SELECT (id, org_id, customer_id, order_line_id, part_id, model_id, revision_id, batch_id, plate_no, plates, name, quantity, pieces, status, hold, priority, due_at, scheduled_start, scheduled_end,
+  good, created_at, updated_at, started_at, finished_at) ON odin.jobs TO odin_customer;
+GRANT SELECT (job_id, org_id, customer_id, tool, material, brand, color_hex) ON odin.job_materials TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, job_id, order_line_id, part_id, model_id, revision_id, status, pieces, started_at, finished_at, progress_pct, good) ON odin.runs TO odin_customer;
 GRANT SELECT ON odin.run_slots, odin.plans TO odin_viewer;
 -- A job's own figures and states follow its runs; runs are written by the functions of the farm only.
 GRANT INSERT, UPDATE (name, status, hold, hold_reason, priority, due_at, queue_position, printer_id, target_type, target_filter, required_tags, material_policy,

@@ -39,6 +39,7 @@ CREATE TABLE odin.run_costs (
   scrap_share  numeric(14,4) NOT NULL DEFAULT 0,
   currency     text NOT NULL,
   finished_at  timestamptz NOT NULL DEFAULT now(),
+  finished_on  date NOT NULL GENERATED ALWAYS AS ((finished_at AT TIME ZONE 'UTC')::date) STORED,
   CONSTRAINT run_costs_run_fk FOREIGN KEY (org_id, run_id) REFERENCES odin.runs (org_id, id),
   CONSTRAINT run_costs_card_fk FOREIGN KEY (org_id, rate_card_id) REFERENCES odin.rate_cards (org_id, id)
 );
@@ -109,7 +110,9 @@ CREATE INDEX invoices_list ON odin.invoices (org_id, status, id);
 SELECT odin.guard_table('odin.' || t) FROM unnest(ARRAY['rate_cards','quotes','invoices']) AS t;
 SELECT odin.guard_table('odin.run_costs', trail => false);
 GRANT SELECT ON odin.rate_cards, odin.run_costs, odin.quotes, odin.invoices TO odin_viewer;
-GRANT SELECT ON odin.quotes, odin.invoices TO odin_customer;
+-- A customer reads the price and the bill, not the reckoning behind them.
+GRANT SELECT (id, org_id, customer_id, quote_number, status, currency, price, valid_until, order_id, created_at, updated_at) ON odin.quotes TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, order_id, invoice_number, status, issued_on, due_on, paid_on, bill_to, currency, lines, subtotal, discount, shipping, tax, total, created_at) ON odin.invoices TO odin_customer;
 GRANT INSERT ON odin.quotes, odin.invoices TO odin_operator;
 GRANT UPDATE (status, valid_until, order_id, notes, updated_at) ON odin.quotes TO odin_operator;
 GRANT UPDATE (status, paid_on, void_reason) ON odin.invoices TO odin_operator;

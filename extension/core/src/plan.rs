@@ -3,11 +3,13 @@
 
 use serde_json::{json, Value};
 
+mod slots;
+use slots::{Contents, Slots};
+
 struct Printer {
     free_at: i64,
     class: usize,
-    /// What each slot holds, as the needs it would satisfy.
-    slots: Vec<Vec<u32>>,
+    slots: Slots,
     changeover: i64,
     wear: f64,
     /// Hours in which nothing may start, sorted.
@@ -37,14 +39,18 @@ struct Problem {
     jobs: Vec<Job>,
     /// For each job class the printer classes that can take it.
     eligible: Vec<Vec<bool>>,
-    /// What loading for a need satisfies besides it.
-    covers: Vec<Vec<u32>>,
+    contents: Contents,
+    /// What is in a slot that was loaded for a need.
+    covers: Vec<u16>,
 }
 
 type Plan = Vec<Vec<usize>>;
 
 /// Moves tried in all, for any size: keeps the answer within seconds.
 const EFFORT: usize = 400_000;
+
+/// Different needs of all jobs together: more than any farm has filaments; a plan stays below 100 MB.
+const MOST_NEEDS: u32 = 20_000;
 
 fn number(v: &Value, key: &str) -> Option<i64> {
     v.get(key)
@@ -57,6 +63,13 @@ fn list<'a>(v: &'a Value, key: &str) -> &'a [Value] {
         .map_or(&[], Vec::as_slice)
 }
 
+fn rows(values: &[Value]) -> Vec<Vec<u32>> {
+    values
+        .iter()
+        .map(|row| ids(row.as_array().map_or(&[], Vec::as_slice)))
+        .collect()
+}
+
 fn ids(values: &[Value]) -> Vec<u32> {
     values
         .iter()
@@ -66,23 +79,11 @@ fn ids(values: &[Value]) -> Vec<u32> {
 
 impl Problem {
     fn read(input: &Value) -> Result<Problem, String> {
-        let printers = list(input, "printers")
+        let loaded: Vec<Vec<Vec<u32>>> = list(input, "printers")
             .iter()
-            .map(|p| Printer {
-                free_at: number(p, "free_at").unwrap_or(0),
-                class: number(p, "class").unwrap_or(0).max(0) as usize,
-                slots: list(p, "slots")
-                    .iter()
-                    .map(|s| ids(s.as_array().map_or(&[], Vec::as_slice)))
-                    .collect(),
-                changeover: number(p, "changeover").unwrap_or(0).max(0),
-                wear: p.get("wear").and_then(Value::as_f64).unwrap_or(0.0),
-                windows: list(p, "windows")
-                    .iter()
-                    .filter_map(|w| Some((w.get(0)?.as_i64()?, w.get(1)?.as_i64()?)))
-                    .collect(),
-            })
-            .collect::<Vec<_>>();
+            .map(|p| rows(list(p, "slots")))
+            .collect();
+        let covering = rows(list(input, "covers"));
         let jobs = list(input, "jobs")
             .iter()
             .map(|j| Job {
@@ -95,6 +96,35 @@ impl Problem {
                 pin: number(j, "pin").map(|n| n as usize),
             })
             .collect::<Vec<_>>();
+        let most_need = loaded
+            .iter()
+            .flatten()
+            .chain(&covering)
+            .flatten()
+            .chain(jobs.iter().flat_map(|j| &j.needs))
+            .fold(covering.len() as u32, |most, need| most.max(*need));
+        if most_need > MOST_NEEDS {
+            return Err(format!("need {most_need} is beyond {MOST_NEEDS}"));
+        }
+        let mut contents = Contents::new(most_need);
+        let mut printers = Vec::with_capacity(loaded.len());
+        for (p, held) in list(input, "printers").iter().zip(loaded) {
+            let mut slots = Slots::none();
+            for content in held {
+                slots.push(contents.number(content)?);
+            }
+            printers.push(Printer {
+                free_at: number(p, "free_at").unwrap_or(0),
+                class: number(p, "class").unwrap_or(0).max(0) as usize,
+                slots,
+                changeover: number(p, "changeover").unwrap_or(0).max(0),
+                wear: p.get("wear").and_then(Value::as_f64).unwrap_or(0.0),
+                windows: list(p, "windows")
+                    .iter()
+                    .filter_map(|w| Some((w.get(0)?.as_i64()?, w.get(1)?.as_i64()?)))
+                    .collect(),
+            });
+        }
         let printer_classes = printers.iter().map(|p| p.class + 1).max().unwrap_or(0);
         let eligible = list(input, "eligible")
             .iter()
@@ -111,14 +141,16 @@ impl Problem {
         if let Some(j) = jobs.iter().find(|j| j.class >= eligible.len()) {
             return Err(format!("job class {} has no row in eligible", j.class));
         }
-        let covers = list(input, "covers")
-            .iter()
-            .map(|row| ids(row.as_array().map_or(&[], Vec::as_slice)))
-            .collect();
+        let mut covers = Vec::with_capacity(most_need as usize + 1);
+        for need in 0..=most_need {
+            let content = covering.get(need as usize).cloned();
+            covers.push(contents.number(content.unwrap_or_else(|| vec![need]))?);
+        }
         Ok(Problem {
             printers,
             jobs,
             eligible,
+            contents,
             covers,
         })
     }
@@ -128,32 +160,42 @@ impl Problem {
         j.pin.is_none_or(|p| p == printer) && self.eligible[j.class][self.printers[printer].class]
     }
 
+    fn in_slots(&self, slots: &Slots, need: u32) -> bool {
+        slots
+            .all()
+            .iter()
+            .any(|c| self.contents.satisfies(*c, need))
+    }
+
     /// Loads what a job needs; how many slots had to change.
-    fn load(&self, slots: &mut Vec<Vec<u32>>, needs: &[u32]) -> i64 {
+    fn load(&self, slots: &mut Slots, needs: &[u32]) -> i64 {
+        // Most jobs need one thing, and most of those find it.
+        if let [need] = needs {
+            if self.in_slots(slots, *need) {
+                return 0;
+            }
+        }
         let mut used = [usize::MAX; 16];
         let mut changes = 0;
         let mut taken = 0;
-        let mut missing: Vec<u32> = Vec::new();
+        let mut missing = [0; 16];
         for need in needs.iter().take(16) {
-            let found = slots
-                .iter()
-                .enumerate()
-                .position(|(i, s)| !used[..taken].contains(&i) && s.contains(need));
+            let found = (0..slots.len()).find(|i| {
+                !used[..taken].contains(i) && self.contents.satisfies(slots.all()[*i], *need)
+            });
             match found {
                 Some(i) => {
                     used[taken] = i;
                     taken += 1;
                 }
-                None => missing.push(*need),
+                None => {
+                    missing[changes] = *need;
+                    changes += 1;
+                }
             }
         }
-        for need in missing {
-            let content = self
-                .covers
-                .get(need as usize)
-                .cloned()
-                .unwrap_or_else(|| vec![need]);
-            changes += 1;
+        for need in &missing[..changes] {
+            let content = self.covers[*need as usize];
             match (0..slots.len()).find(|i| !used[..taken].contains(i)) {
                 Some(i) => {
                     // The slot that was changed goes last: the next change takes another one.
@@ -172,7 +214,7 @@ impl Problem {
                 None => slots.push(content),
             }
         }
-        changes
+        changes as i64
     }
 
     fn allowed(&self, printer: usize, mut at: i64) -> i64 {
@@ -184,7 +226,7 @@ impl Problem {
         at
     }
 
-    fn place(&self, printer: usize, free: i64, slots: &mut Vec<Vec<u32>>, job: usize) -> Placed {
+    fn place(&self, printer: usize, free: i64, slots: &mut Slots, job: usize) -> Placed {
         let j = &self.jobs[job];
         let changeovers = self.load(slots, &j.needs);
         let start = self.allowed(
@@ -212,7 +254,7 @@ impl Problem {
     fn walk(&self, printer: usize, queue: &[usize], mut see: impl FnMut(usize, Placed)) {
         let p = &self.printers[printer];
         let mut free = p.free_at;
-        let mut slots = p.slots.clone();
+        let mut slots = p.slots;
         for job in queue {
             let at = self.place(printer, free, &mut slots, *job);
             free = at.end;
@@ -227,27 +269,24 @@ impl Problem {
     }
 
     /// Jobs in this order, each where it ends first; wear decides between equals.
-    fn append(
-        &self,
-        plan: &mut Plan,
-        state: &mut [(i64, Vec<Vec<u32>>)],
-        order: &[usize],
-    ) -> Vec<usize> {
+    fn append(&self, plan: &mut Plan, state: &mut [(i64, Slots)], order: &[usize]) -> Vec<usize> {
         let mut homeless = Vec::new();
         for job in order {
+            let j = &self.jobs[*job];
             let mut best: Option<(f64, usize)> = None;
             for (printer, (p, (free, slots))) in self.printers.iter().zip(state.iter()).enumerate()
             {
-                if !self.can(*job, printer) {
+                // It cannot end sooner than this, whatever is loaded; most printers fall out here.
+                let soonest = (*free + j.seconds) as f64;
+                if best.is_some_and(|(b, _)| soonest >= b) || !self.can(*job, printer) {
                     continue;
                 }
-                let lacking = self.jobs[*job]
+                let lacking = j
                     .needs
                     .iter()
-                    .filter(|n| !slots.iter().any(|s| s.contains(n)))
+                    .filter(|n| !self.in_slots(slots, **n))
                     .count() as i64;
-                let end =
-                    self.allowed(printer, free + lacking * p.changeover) + self.jobs[*job].seconds;
+                let end = self.allowed(printer, free + lacking * p.changeover) + j.seconds;
                 let score = end as f64 + 0.5 * (lacking * p.changeover) as f64 + 0.001 * p.wear;
                 if best.is_none_or(|(b, _)| score < b) {
                     best = Some((score, printer));
@@ -271,11 +310,8 @@ impl Problem {
 
     fn solve(&self, by_hand: &[usize], others: &[usize]) -> (Plan, Vec<usize>) {
         let mut base: Plan = vec![Vec::new(); self.printers.len()];
-        let mut start: Vec<(i64, Vec<Vec<u32>>)> = self
-            .printers
-            .iter()
-            .map(|p| (p.free_at, p.slots.clone()))
-            .collect();
+        let mut start: Vec<(i64, Slots)> =
+            self.printers.iter().map(|p| (p.free_at, p.slots)).collect();
         let mut homeless = self.append(&mut base, &mut start, by_hand);
         let locked: Vec<usize> = base.iter().map(Vec::len).collect();
 

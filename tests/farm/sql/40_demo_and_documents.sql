@@ -37,4 +37,16 @@ BEGIN
   RETURN n;
 END $f$;
 SELECT t.ok(t.rows_of(c.relname) > 0, 'a dashboard reads odin_bi.' || c.relname) FROM pg_class c WHERE c.relnamespace = 'odin_bi'::regnamespace AND c.relkind = 'v' ORDER BY 1;
+-- Days are days in UTC whoever asks, and what is added up is what the ledger says, to the milligram and at once.
+SET TimeZone = 'Asia/Tokyo';
+SELECT t.is((SELECT jsonb_agg(to_jsonb(x) ORDER BY x.day, x.filament_id, x.kind) FROM (SELECT d.day, d.filament_id, d.kind, d.moves, d.grams_out FROM odin_bi.filament_daily d) x),
+  (SELECT jsonb_agg(to_jsonb(x) ORDER BY x.day, x.filament_id, x.kind) FROM (SELECT (m.at AT TIME ZONE 'UTC')::date AS day, s.filament_id, m.kind, count(*) AS moves, -sum(m.mg) / 1000.0 AS grams_out
+    FROM odin.spool_moves m JOIN odin.spools s ON s.id = m.spool_id WHERE m.mg <> 0 GROUP BY 1, 2, 3) x), 'filament per day is what the ledger says');
+SELECT t.is((SELECT jsonb_agg(to_jsonb(x) ORDER BY x.material) FROM (SELECT f.material, sum(f.grams_out) AS grams FROM odin_bi.fact_filament f GROUP BY 1) x), (SELECT jsonb_agg(to_jsonb(x) ORDER BY x.material) FROM (SELECT d.material, sum(d.grams_out) AS grams FROM odin_bi.filament_daily d GROUP BY 1) x), 'and what the single moves add up to');
+SELECT t.is((SELECT to_jsonb(count(*)) FROM odin.runs WHERE finished_on IS DISTINCT FROM (finished_at AT TIME ZONE 'UTC')::date), '0', 'runs end on a day in UTC');
+SELECT sum(grams_out) AS before FROM odin_bi.filament_daily \gset
+INSERT INTO odin.spool_moves(org_id, spool_id, kind, mg, reason, at) SELECT org_id, id, 'purge', -1, 'test', '2026-01-31 23:30:00-01' FROM odin.spools ORDER BY id LIMIT 1;
+SELECT t.is((SELECT to_jsonb(sum(grams_out) - :before) FROM odin_bi.filament_daily), '0.001', 'the next move counts at once');
+SELECT t.is((SELECT jsonb_agg(day) FROM odin_bi.fact_filament WHERE grams_out = 0.001 AND kind = 'purge'), '["2026-02-01"]', 'on its day in UTC');
+RESET TimeZone;
 SELECT t.ok(NOT has_table_privilege('ft_bi', 'odin.commands', 'SELECT') AND NOT has_table_privilege('ft_bi', 'odin.jobs', 'UPDATE'), 'and nothing but reports');

@@ -108,9 +108,12 @@ SELECT t.is(t.as('admin', 'set_settings', '{"timezone":"Nowhere/Land"}')#>'{erro
 
 -- Every number has a range and every text a length; ids have the range of their type.
 SELECT t.is((SELECT jsonb_agg(x.name || '.' || p.key ORDER BY 1) FROM odin.tools x, jsonb_each(x.input_schema->'properties') p
-  WHERE x.kind = 'tool' AND x.toolsets && '{farm,reference,jobs,orders,stock,catalog,fleet,money}' AND x.function ~ '^odin[.]' AND NOT x.spec->'control' ? p.key AND p.key !~ '(^|_)ids?$' AND x.area <> 'files'
+  WHERE x.kind = 'tool' AND x.function ~ '^odin[.]' AND NOT x.spec->'control' ? p.key AND p.key !~ '(^|_)ids?$'
     AND ((p.value->>'type' IN ('integer', 'number') AND NOT (p.value ?| '{minimum,exclusiveMinimum}' AND p.value ?| '{maximum,exclusiveMaximum}'))
-      OR (p.value->>'type' = 'string' AND NOT p.value ?| '{maxLength,enum,format,pattern}') OR (p.value->>'type' = 'array' AND NOT p.value ? 'maxItems'))), NULL, 'every argument of the farm''s tools has its bounds');
+      OR (p.value->>'type' = 'string' AND NOT p.value ?| '{maxLength,enum,format,pattern}') OR (p.value->>'type' = 'array' AND NOT p.value ? 'maxItems'))), NULL, 'every argument of every tool has its bounds');
+SELECT t.is(t.op(tool, args)#>'{error,field}', to_jsonb(field), format('%s: too much in %s is refused by name', tool, field)) FROM (VALUES
+  ('search_records', jsonb_build_object('model', 'jobs', 'fields', (SELECT jsonb_agg('id'::text) FROM generate_series(1, 201))), 'fields'), ('aggregate_records', jsonb_build_object('model', 'jobs', 'group_by', (SELECT jsonb_agg('status'::text) FROM generate_series(1, 21))), 'group_by'),
+  ('list_files', jsonb_build_object('cursor', repeat('a', 4001)), 'cursor'), ('home_printer', '{"axes":["x","x","x","x","x","x","x"]}', 'axes'), ('list_jobs', jsonb_build_object('fields', (SELECT jsonb_agg('id'::text) FROM generate_series(1, 201))), 'fields')) v(tool, args, field);
 SELECT t.is(t.op('create_model', '{"name":"N","material":"PLA","grams":1,"print_hours":1,"customer_id":9223372036854775808}')#>'{error,field}', '"customer_id"', 'an id beyond any id is refused by name');
 SELECT t.is(t.op('save_product', '{"name":"N","price":12345678901}')#>'{error,field}', '"price"', 'so is an amount beyond any amount');
 CREATE FUNCTION t.echo(amount numeric, big bigint, more jsonb) RETURNS jsonb LANGUAGE sql STABLE AS 'SELECT jsonb_build_object(''amount'', amount, ''big'', big, ''more'', more)';

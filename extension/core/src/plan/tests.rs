@@ -39,6 +39,37 @@ fn nothing_starts_in_a_window_and_what_fits_nowhere_is_told() {
     assert_eq!(answer["homeless"], json!([1]));
 }
 
+#[test]
+fn more_needs_than_a_word_has_bits_are_told_apart() {
+    let printers: Vec<Value> = (0..130)
+        .map(|i| json!({ "class": 0, "slots": [[i]], "changeover": 600 }))
+        .collect();
+    let jobs: Vec<Value> = (0..130)
+        .map(|i| json!({ "seconds": 60, "needs": [129 - i] }))
+        .collect();
+    let answer = plan(&json!({ "printers": printers, "eligible": [[0]], "jobs": jobs })).unwrap();
+    assert_eq!(answer["changeovers"], 0);
+    for row in answer["rows"].as_array().unwrap() {
+        assert_eq!(row[0].as_u64().unwrap() + row[1].as_u64().unwrap(), 129);
+    }
+    let input = json!({ "printers": [{ "class": 0 }], "eligible": [[0]], "jobs": [{ "seconds": 60, "needs": [20_001] }] });
+    assert!(plan(&input).unwrap_err().contains("20001"));
+}
+
+#[test]
+fn what_was_loaded_for_one_need_serves_those_it_covers() {
+    // Need 1 is red PLA, need 0 any PLA: red serves both, any PLA is no red.
+    let jobs = |a: u32, b: u32| {
+        json!({ "printers": [{ "class": 0, "slots": [[]], "changeover": 600 }], "eligible": [[0]], "covers": [[0], [0, 1]],
+            "jobs": [{ "seconds": 60, "needs": [a] }, { "seconds": 60, "needs": [b] }] })
+    };
+    assert_eq!(plan(&jobs(1, 0)).unwrap()["changeovers"], 1);
+    assert_eq!(plan(&jobs(0, 0)).unwrap()["changeovers"], 1);
+    let mut hand = jobs(0, 1);
+    hand["by_hand"] = json!([0, 1]);
+    assert_eq!(plan(&hand).unwrap()["changeovers"], 2);
+}
+
 /// Every order of the jobs on every printer, by brute force.
 fn optimum(problem: &Problem, left: &[usize], plan: &mut Plan) -> i64 {
     if left.is_empty() {
@@ -108,7 +139,7 @@ fn a_large_farm_is_planned_in_seconds() {
         let mut state: Vec<_> = problem
             .printers
             .iter()
-            .map(|p| (p.free_at, p.slots.clone()))
+            .map(|p| (p.free_at, p.slots))
             .collect();
         problem.append(&mut queues, &mut state, &order);
         let mut sum = 0;
