@@ -8,6 +8,7 @@ mod domain;
 mod expression;
 mod jail;
 mod plan;
+mod records;
 mod roles;
 mod rows;
 mod secrets;
