@@ -231,10 +231,10 @@ await test("a person decides about a call that waits", async () => {
   const call = (body) => ask("POST", "tools/shop_risky", { key: keys.operator, body });
   const waits = await call({ what: "a", approval_reason: "the customer asked" });
   refused(waits, 403, "approval_required");
-  equal([waits.body.error.why, waits.body.error.would_execute], ["the customer asked", { action: "shop_risky", what: "a" }]);
+  equal([waits.body.error.why, waits.body.error.would_execute], ["the customer asked", { what: "a", action: "shop_risky" }]);
   const [open] = (await consents()).body.consents;
   equal([open.tool, open.state, open.id], ["shop_risky", "pending", waits.body.error.consent_id]);
-  equal([open.arguments, open.why, open.preview.would_execute], [{ what: "a" }, "the customer asked", { action: "shop_risky", what: "a" }]);
+  equal([open.arguments, open.why, open.preview.would_execute], [{ what: "a" }, "the customer asked", { what: "a", action: "shop_risky" }]);
   // Whatever its scope, a key decides nothing: neither the asker's own nor an administrator's.
   for (const key of Object.values(keys)) {
     for (const act of ["approve", "deny"]) refused(await ask("POST", `consents/${open.id}/${act}`, { key }), 403, "human_only");
