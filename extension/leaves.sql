@@ -80,6 +80,8 @@ CREATE FUNCTION odin.request_state()
   RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'request_state_wrapper';
 CREATE FUNCTION odin._records_compile(role oid, request jsonb)
   RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'records_compile_wrapper';
+CREATE FUNCTION odin._records_page(model text, relation oid, domain jsonb, fields text[], "order" text, "limit" int, cursor jsonb)
+  RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'records_page';
 CREATE FUNCTION odin._records_learn(role oid, described oid, description jsonb)
   RETURNS boolean LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'records_learn_wrapper';
 

@@ -5,6 +5,7 @@
 use odin_core::domain::{compile, Catalog, Table, TableId};
 use pgrx::prelude::*;
 use pgrx::{pg_sys, JsonB};
+use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -33,13 +34,18 @@ impl Catalog for Known {
 /// Compile a request for a role: SQL with parameters, what is wrong, or the tables to learn first.
 #[pg_extern]
 fn records_compile(role: pg_sys::Oid, request: JsonB) -> JsonB {
+    JsonB(compile_for(role, &request.0))
+}
+
+/// The same for the other leaves.
+pub fn compile_for(role: pg_sys::Oid, request: &Value) -> Value {
     forget_stale();
-    JsonB(compile(
-        &request.0,
+    compile(
+        request,
         &Known {
             role: role.to_u32(),
         },
-    ))
+    )
 }
 
 /// Keep what a role may see of a table; false when the description is none.

@@ -9,6 +9,7 @@ mod expression;
 mod jail;
 mod lookups;
 mod plan;
+mod records;
 mod roles;
 mod rows;
 mod secrets;

@@ -7,15 +7,15 @@ DECLARE
   t pg_type;
 BEGIN
   SELECT * INTO t FROM pg_type WHERE oid = type_id;
-  IF depth > 5 THEN RETURN '{"type": "object"}'; END IF;
   IF t.typcategory = 'A' AND t.typelem <> 0 THEN
     RETURN jsonb_build_object('type', 'array', 'items', odin._type_schema(t.typelem, depth + 1));
   ELSIF t.typtype = 'd' THEN
-    RETURN odin._type_schema(t.typbasetype, depth + 1);
+    RETURN odin._type_schema(t.typbasetype, depth + 1) || odin._domain_rules(type_id);
   ELSIF t.typtype = 'e' THEN
     RETURN jsonb_build_object('type', 'string', 'enum', (SELECT jsonb_agg(enumlabel ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = type_id));
   ELSIF t.typtype = 'c' THEN
-    RETURN odin._row_schema(t.typrelid, depth + 1);
+    -- A row in a row in a row: deeper than this nobody reads the schema, and the server checks the values all the same.
+    RETURN CASE WHEN depth > 8 THEN '{"type": "object"}' ELSE odin._row_schema(t.typrelid, depth + 1) END;
   END IF;
   RETURN CASE
     WHEN type_id IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype) THEN '{"type": "integer"}'
@@ -28,6 +28,43 @@ BEGIN
     WHEN type_id IN ('json'::regtype, 'jsonb'::regtype) THEN '{"type": "object", "additionalProperties": true}'
     ELSE '{"type": "string"}'
   END::jsonb;
+END $f$;
+
+-- What a domain's checks mean in JSON Schema: bounds, lengths and lists of words; any other rule is said in words.
+CREATE OR REPLACE FUNCTION odin._domain_rules(domain oid) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  number constant text := '\(?''?(-?[0-9]+(?:\.[0-9]+)?)''?\)?(?:::[a-z ]+)?';
+  known constant jsonb := '{">=": "minimum", "<=": "maximum", ">": "exclusiveMinimum", "<": "exclusiveMaximum"}';
+  rules jsonb := '{}';
+  said text := obj_description(domain, 'pg_type');
+  rule text;
+  term text;
+  m text[];
+BEGIN
+  FOR rule IN SELECT pg_get_expr(conbin, 0) FROM pg_constraint WHERE contypid = domain AND contype = 'c' ORDER BY conname LOOP
+    -- Only plain conjunctions are taken apart.
+    FOREACH term IN ARRAY CASE WHEN rule ~ '( OR |NOT |CASE |''[^'']*[^-0-9.''][^'']*''.* AND )' THEN ARRAY[rule]
+                               ELSE regexp_split_to_array(regexp_replace(rule, '^\((\(.*\) AND \(.*\))\)$', '\1'), ' AND ') END LOOP
+      m := regexp_match(term, '^\(VALUE (>=|<=|>|<) ' || number || '\)$');
+      IF m IS NOT NULL THEN
+        rules := rules || jsonb_build_object(known->>m[1], m[2]::jsonb);
+        CONTINUE;
+      END IF;
+      m := regexp_match(term, '^\((?:char_)?length\(\(?VALUE\)?(?:::text)?\) (>=|<=|>|<) ([0-9]+)\)$');
+      IF m IS NOT NULL THEN
+        rules := rules || jsonb_build_object(CASE WHEN m[1] LIKE '>%' THEN 'minLength' ELSE 'maxLength' END, m[2]::bigint + CASE m[1] WHEN '>' THEN 1 WHEN '<' THEN -1 ELSE 0 END);
+        CONTINUE;
+      END IF;
+      m := regexp_match(term, '^\(+VALUE\)?(?:::text)? = ANY \(+ARRAY\[((?:''[^'']*''::[a-z ]+(?:, )?)+)\]\)?(?:::text\[\])?\)+$');
+      IF m IS NOT NULL THEN
+        rules := rules || jsonb_build_object('enum', (SELECT jsonb_agg(w[1]) FROM regexp_matches(m[1], '''([^'']*)''', 'g') w));
+      ELSE
+        said := coalesce(said, 'Rule: ' || rule);
+      END IF;
+    END LOOP;
+  END LOOP;
+  RETURN rules || CASE WHEN said IS NULL THEN '{}' ELSE jsonb_build_object('description', said) END;
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin._row_schema(relation oid, depth int DEFAULT 0) RETURNS jsonb
@@ -67,11 +104,14 @@ DECLARE
 BEGIN
   SELECT * INTO p FROM pg_proc WHERE oid = fn;
   SELECT typrelid INTO relation FROM pg_type WHERE oid = p.prorettype AND typtype = 'c';
-  IF p.proargmodes && ARRAY['o', 't', 'b']::"char"[] AND p.prorettype = 'record'::regtype THEN
-    SELECT jsonb_build_object('type', 'object', 'properties', jsonb_object_agg(p.proargnames[u.place], odin._nullable(odin._type_schema(u.type_id)))),
-           array_agg(p.proargnames[u.place] ORDER BY u.place)
+  -- RETURNS TABLE with one column is still a table.
+  IF p.proargmodes && ARRAY['o', 't', 'b']::"char"[] AND p.prorettype = 'record'::regtype OR p.proargmodes && ARRAY['t']::"char"[] THEN
+    -- A column without a name is called as the server calls it.
+    SELECT jsonb_build_object('type', 'object', 'properties', jsonb_object_agg(o.name, odin._nullable(odin._type_schema(o.type_id)))), array_agg(o.name ORDER BY o.n)
       INTO schema, columns
-      FROM unnest(p.proallargtypes) WITH ORDINALITY u(type_id, place) WHERE p.proargmodes[u.place] IN ('o', 't', 'b');
+      FROM (SELECT u.type_id, u.n, coalesce(nullif(p.proargnames[u.place], ''), 'column' || u.n) AS name
+              FROM (SELECT x.type_id, x.place, row_number() OVER (ORDER BY x.place) AS n FROM unnest(p.proallargtypes) WITH ORDINALITY x(type_id, place)
+                     WHERE p.proargmodes[x.place] IN ('o', 't', 'b')) u) o;
     shape := 'object';
   ELSIF relation IS NOT NULL THEN
     shape := 'object';
@@ -91,7 +131,7 @@ BEGIN
 END $f$;
 
 -- SQL that takes one argument out of the JSON object a. An argument left out is NULL, or its default.
-CREATE OR REPLACE FUNCTION odin._argument_sql(name text, type_id oid, has_default boolean, default_sql text) RETURNS text
+CREATE OR REPLACE FUNCTION odin._argument_value(name text, type_id oid, has_default boolean, default_sql text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   t pg_type;
@@ -100,7 +140,7 @@ DECLARE
 BEGIN
   SELECT * INTO t FROM pg_type WHERE oid = type_id;
   -- A function that takes whatever there is, with a schema given whole.
-  IF name = '_arguments' AND type_id = 'jsonb'::regtype THEN RETURN '_arguments => a'; END IF;
+  IF name = '_arguments' AND type_id = 'jsonb'::regtype THEN RETURN 'a'; END IF;
   IF type_id = 'jsonb'::regtype THEN
     taken := format('(a->%L)', name);
   ELSIF type_id = 'bytea'::regtype THEN
@@ -116,23 +156,64 @@ BEGIN
   IF has_default AND default_sql IS NOT NULL AND default_sql NOT LIKE 'NULL%' THEN
     taken := format('CASE WHEN a ? %L THEN %s ELSE %s END', name, taken, default_sql);
   END IF;
-  RETURN format('%I => %s', name, taken);
+  RETURN taken;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._argument_sql(name text, type_id oid, has_default boolean, default_sql text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT format('%I => %s', name, odin._argument_value(name, type_id, has_default, default_sql));
+$f$;
+
+-- Types whose values the schema and the spec check whole; of others the server may refuse a value that fits the schema.
+CREATE OR REPLACE FUNCTION odin._checked_type(type_id oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT type_id IN ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype, 'numeric'::regtype, 'text'::regtype, 'varchar'::regtype, 'uuid'::regtype,
+      'date'::regtype, 'timestamptz'::regtype, 'json'::regtype, 'jsonb'::regtype, 'text[]'::regtype, 'bool[]'::regtype, 'int8[]'::regtype, 'numeric[]'::regtype, 'jsonb[]'::regtype)
+    OR EXISTS (SELECT 1 FROM pg_type t WHERE t.oid = type_id AND t.typtype = 'e');
+$f$;
+
+-- The refusal of a value that the server could not take, with its argument and the rule it breaks.
+CREATE OR REPLACE FUNCTION odin._refuse_argument(argument text, said text, home text, domain text, broken text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  rule text := (SELECT pg_get_expr(c.conbin, 0) FROM pg_constraint c JOIN pg_type t ON t.oid = c.contypid JOIN pg_namespace n ON n.oid = t.typnamespace
+                 WHERE n.nspname = home AND t.typname = domain AND c.conname = broken);
+BEGIN
+  PERFORM odin.fail('validation_failed', format('%s: %s', argument, CASE WHEN length(said) > 300 THEN left(said, 300) || '...' ELSE said END), CASE WHEN rule IS NOT NULL THEN format('The rule of %I.%I is: %s', home, domain, rule) END, jsonb_build_object('field', argument));
 END $f$;
 
 -- The function in odin_call that takes JSON and calls the tool's own; PL/pgSQL keeps its plan.
 CREATE OR REPLACE FUNCTION odin._make_caller(caller text, fn oid, most_rows int) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
+-- Unchecked, because checking would look the argument types up with the owner's rights, and a tool's schema need not be open to him.
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET check_function_bodies = off AS $f$
 DECLARE
   p pg_proc;
   answer record;
+  f record;
   call text;
   body text;
+  given text[] := '{}';
+  declared text := '';
+  taken text := '';
 BEGIN
   SELECT * INTO p FROM pg_proc WHERE oid = fn;
   SELECT * INTO answer FROM odin._function_answer(fn);
-  SELECT format('%I.%I(%s)', n.nspname, p.proname, (SELECT string_agg(CASE WHEN variadic_argument THEN 'VARIADIC ' ELSE '' END
-           || odin._argument_sql(f.name, f.type_id, f.has_default, f.default_sql), ', ' ORDER BY f.n) FROM odin._function_arguments(fn) f))
-    INTO call FROM pg_namespace n WHERE n.oid = p.pronamespace;
+  -- What the server may refuse is taken first and one by one, so that the refusal names its argument.
+  FOR f IN SELECT x.*, (SELECT t.typnotnull FROM pg_type t WHERE t.oid = x.type_id) AS never_empty FROM odin._function_arguments(fn) x ORDER BY x.n LOOP
+    IF NOT odin._checked_type(f.type_id) THEN
+      declared := declared || format(' v%s %s;', f.n, format_type(CASE WHEN f.never_empty THEN odin._base_type(f.type_id) ELSE f.type_id END, -1));
+      taken := taken || format('argument := %L; v%s := %s; ', f.name, f.n, odin._argument_value(f.name, f.type_id, f.has_default, f.default_sql));
+      given := given || format('%s%I => v%s', CASE WHEN f.variadic_argument THEN 'VARIADIC ' ELSE '' END, f.name, f.n);
+    ELSE
+      given := given || (CASE WHEN f.variadic_argument THEN 'VARIADIC ' ELSE '' END || odin._argument_sql(f.name, f.type_id, f.has_default, f.default_sql));
+    END IF;
+  END LOOP;
+  IF taken <> '' THEN
+    declared := ' argument text; home text; kind text; broken text;' || declared;
+    taken := 'BEGIN ' || taken || 'EXCEPTION WHEN data_exception OR check_violation OR not_null_violation OR undefined_object OR undefined_table OR undefined_function OR invalid_schema_name OR invalid_name OR ambiguous_function THEN '
+      'GET STACKED DIAGNOSTICS home = SCHEMA_NAME, kind = PG_DATATYPE_NAME, broken = CONSTRAINT_NAME; PERFORM odin._refuse_argument(argument, SQLERRM, home, kind, broken); END; ';
+  END IF;
+  call := format('%I.%I(%s)', (SELECT nspname FROM pg_namespace WHERE oid = p.pronamespace), p.proname, array_to_string(given, ', '));
   body := CASE answer.shape
     WHEN 'rows' THEN format('SELECT coalesce(jsonb_agg(to_jsonb(t.*)), ''[]'') INTO r FROM (SELECT * FROM %s LIMIT %s) t', call, most_rows)
     WHEN 'object' THEN format('SELECT to_jsonb(t.*) INTO r FROM %s t', call)
@@ -143,7 +224,7 @@ BEGIN
   IF answer.shape = 'rows' AND answer.columns IS NULL THEN
     body := format('SELECT coalesce(jsonb_agg(to_jsonb(t.v)), ''[]'') INTO r FROM (SELECT v FROM %s v LIMIT %s) t', call, most_rows);
   END IF;
-  EXECUTE format('CREATE OR REPLACE FUNCTION %s(a jsonb) RETURNS jsonb LANGUAGE plpgsql AS %L', caller, format('DECLARE r jsonb; BEGIN %s; RETURN r; END', body));
+  EXECUTE format('CREATE OR REPLACE FUNCTION %s(a jsonb) RETURNS jsonb LANGUAGE plpgsql AS %L', caller, format('DECLARE r jsonb;%s BEGIN %s%s; RETURN r; END', declared, taken, body));
   EXECUTE format('REVOKE ALL ON FUNCTION %s(jsonb) FROM PUBLIC', caller);
   EXECUTE format('GRANT EXECUTE ON FUNCTION %s(jsonb) TO odin_viewer, odin_customer', caller);
 END $f$;

@@ -20,8 +20,10 @@ DECLARE
   path text[] := parse_ident(function, false);
   wanted text[] := ARRAY(SELECT odin._type_name(trim(a)) FROM unnest(string_to_array(regexp_replace(substring(function FROM '\((.*)\)\s*$'), '\([0-9, ]*\)', '', 'g'), ',')) WITH ORDINALITY u(a, n) ORDER BY n);
 BEGIN
-  RETURN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-           WHERE ARRAY[n.nspname::text, p.proname::text] = path AND ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY u(t, n) ORDER BY n) = wanted);
+  -- A type of an extension or of one's own may be written without its schema, which nobody's search_path has here.
+  RETURN (SELECT CASE WHEN count(*) = 1 THEN min(p.oid::bigint)::oid END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+           WHERE ARRAY[n.nspname::text, p.proname::text] = path AND p.pronargs = cardinality(wanted)
+             AND NOT EXISTS (SELECT 1 FROM unnest(p.proargtypes) WITH ORDINALITY u(t, n) WHERE format_type(u.t, NULL) <> wanted[u.n] AND regexp_replace(format_type(u.t, NULL), '^[^.]+\.', '') <> wanted[u.n]));
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin._type_name(written text) RETURNS text
@@ -37,6 +39,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   found oid[];
   p pg_proc;
+  bad record;
 BEGIN
   IF coalesce(trim(function), '') = '' THEN
     PERFORM odin.fail('registration_failed', 'function: give its name, schema.name');
@@ -57,13 +60,19 @@ BEGIN
     PERFORM odin.fail('registration_failed', format('function: %s is a procedure; procedures end transactions, and a call is one transaction', function), 'Make it a function.');
   ELSIF p.prokind <> 'f' THEN
     PERFORM odin.fail('registration_failed', format('function: %s is an aggregate or window function', function), 'Wrap it in a plain function.');
-  ELSIF (p.prorettype <> 'void'::regtype AND EXISTS (SELECT 1 FROM pg_type y WHERE y.oid = p.prorettype AND y.typtype = 'p') AND NOT (p.prorettype = 'record'::regtype AND coalesce(p.proargmodes && ARRAY['o', 't', 'b']::"char"[], false)))
-        OR EXISTS (SELECT 1 FROM unnest(p.proargtypes) t JOIN pg_type y ON y.oid = t WHERE y.typtype = 'p') THEN
-    PERFORM odin.fail('registration_failed', format('function: %s has a pseudo-type (trigger, anyelement, internal, record) in its signature', function), 'Wrap it in a function with plain types.');
-  ELSIF p.prorettype <> 'void'::regtype AND EXISTS (SELECT 1 FROM pg_type y WHERE y.oid = p.prorettype AND y.typtype = 'p') AND NOT coalesce(p.proargmodes && ARRAY['o', 't', 'b']::"char"[], false) THEN
-    PERFORM odin.fail('registration_failed', format('function: %s returns %s, so nobody knows the columns of its answer', function, p.prorettype::regtype), 'Declare RETURNS TABLE(...), OUT arguments, or a named type.');
+  END IF;
+  SELECT a.* INTO bad FROM odin._function_arguments(found[1]) a JOIN pg_type y ON y.oid = a.type_id WHERE y.typtype = 'p' ORDER BY a.n LIMIT 1;
+  IF bad.n IS NOT NULL THEN
+    PERFORM odin.fail('registration_failed', format('function: argument %s of %s is %s, which is no type of its own, so it has no schema', coalesce(nullif(bad.name, ''), bad.n::text), found[1]::regprocedure, bad.type_id::regtype),
+      format('Wrap it in a function with plain types: CREATE FUNCTION %s(%s text) ... SELECT %s(%2$s);', found[1]::regproc::text || '_text', coalesce(nullif(bad.name, ''), 'value'), found[1]::regproc));
+  ELSIF p.prorettype = 'record'::regtype AND NOT coalesce(p.proargmodes && ARRAY['o', 't', 'b']::"char"[], false) THEN
+    PERFORM odin.fail('registration_failed', format('function: %s returns record, so nobody knows the columns of its answer', found[1]::regprocedure), 'Declare RETURNS TABLE(...), OUT arguments, or a named type.');
+  ELSIF p.prorettype NOT IN ('void'::regtype, 'record'::regtype) AND EXISTS (SELECT 1 FROM pg_type y WHERE y.oid = p.prorettype AND y.typtype = 'p') THEN
+    PERFORM odin.fail('registration_failed', format('function: %s returns %s, which cannot become JSON', found[1]::regprocedure, p.prorettype::regtype),
+      CASE WHEN p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) THEN 'A trigger''s function runs by itself; make a function of what a caller would ask for.' ELSE 'Wrap it in a function that returns a plain type.' END);
   ELSIF EXISTS (SELECT 1 FROM odin._function_arguments(found[1]) a WHERE coalesce(a.name, '') = '') THEN
-    PERFORM odin.fail('registration_failed', format('function: %s has an argument without a name', function), 'Name every argument: the names are what callers send.');
+    PERFORM odin.fail('registration_failed', format('function: argument %s of %s has no name', (SELECT min(a.n) FROM odin._function_arguments(found[1]) a WHERE coalesce(a.name, '') = ''), found[1]::regprocedure),
+      'Name every argument (DROP FUNCTION, then CREATE FUNCTION with names): the names are what callers send.');
   ELSIF p.prosecdef AND NOT coalesce(p.proconfig::text LIKE '%search_path=%', false) THEN
     PERFORM odin.fail('registration_failed', format('function: %s is SECURITY DEFINER without a pinned search_path', function),
       format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp;', found[1]::regprocedure));
@@ -72,6 +81,9 @@ BEGIN
   IF p.proowner <> 'odin_owner'::regrole AND EXISTS (SELECT 1 FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0) THEN
     RAISE WARNING 'every role may call %: PostgreSQL lets PUBLIC execute a new function', found[1]::regprocedure
       USING HINT = format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC; then GRANT it to odin_viewer, odin_operator or odin_admin.', found[1]::regprocedure);
+  ELSIF p.proowner <> 'odin_owner'::regrole AND NOT EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee <> p.proowner) THEN
+    RAISE WARNING 'nobody but its owner may call %', found[1]::regprocedure
+      USING HINT = format('GRANT EXECUTE ON FUNCTION %s TO odin_viewer, odin_operator or odin_admin: the tool shows only to whom may call it.', found[1]::regprocedure);
   END IF;
   RETURN found[1];
 END $f$;
@@ -95,7 +107,7 @@ BEGIN
   END IF;
   FOR a IN SELECT * FROM odin._function_arguments(fn) LOOP
     own := coalesce(overrides->a.name, '{}');
-    properties := properties || jsonb_build_object(a.name, odin._type_schema(a.type_id) || odin._plain_default(a.default_sql) || (own - 'aliases' - 'required' - 'secret'));
+    properties := properties || jsonb_build_object(a.name, odin._closed_objects(odin._type_schema(a.type_id)) || odin._plain_default(a.default_sql) || (own - 'aliases' - 'required' - 'secret'));
     IF coalesce((own->>'required')::boolean, NOT a.has_default) THEN required := required || to_jsonb(a.name); END IF;
     aliases := aliases || coalesce((SELECT jsonb_object_agg(x, a.name) FROM jsonb_array_elements_text(own->'aliases') x), '{}');
   END LOOP;
@@ -116,11 +128,34 @@ BEGIN
   IF NOT is_raw AND (scope = 'read' OR confirm = 'confirm') THEN
     control := control || '{"response_format": {"enum": ["json", "markdown"]}}';
   END IF;
-  control := (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(control) WHERE NOT properties ? key);
-  RETURN jsonb_build_object('aliases', aliases, 'control', (SELECT coalesce(jsonb_agg(k), '[]') FROM jsonb_object_keys(control) k),
+  unknown := (SELECT k FROM jsonb_object_keys(control) k WHERE properties ? k ORDER BY k LIMIT 1);
+  IF unknown IS NOT NULL THEN
+    PERFORM odin.fail('registration_failed', format('arguments: %s is an argument that every tool of this kind has, and %s has one of its own', unknown, fn::regprocedure), format('Give the function''s argument another name: own_%s.', unknown));
+  END IF;
+  unknown := (SELECT key FROM jsonb_each_text(aliases) WHERE properties ? key OR control ? key ORDER BY key LIMIT 1);
+  IF unknown IS NOT NULL THEN
+    PERFORM odin.fail('registration_failed', format('arguments: the alias %s is an argument already', unknown), 'Choose another alias, or leave it out.');
+  END IF;
+  RETURN jsonb_build_object('aliases', aliases, 'ranges', odin._ranges(fn), 'control', (SELECT coalesce(jsonb_agg(k), '[]') FROM jsonb_object_keys(control) k),
     'schema', jsonb_build_object('type', 'object', 'properties', properties || control, 'additionalProperties', false)
               || CASE WHEN required = '[]' THEN '{}' ELSE jsonb_build_object('required', required) END);
 END $f$;
+
+-- A column that a row type does not have would be dropped in silence.
+CREATE OR REPLACE FUNCTION odin._closed_objects(schema jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT schema
+    || CASE WHEN schema ? 'items' THEN jsonb_build_object('items', odin._closed_objects(schema->'items')) ELSE '{}' END
+    || CASE WHEN schema ? 'properties' THEN jsonb_build_object('additionalProperties', false, 'properties',
+         (SELECT jsonb_object_agg(key, odin._closed_objects(value)) FROM jsonb_each(schema->'properties'))) ELSE '{}' END;
+$f$;
+
+-- Whole numbers that hold less than JSON does: the leaf checks them, so that no schema has to carry the bounds.
+CREATE OR REPLACE FUNCTION odin._ranges(fn oid) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT coalesce(jsonb_object_agg(a.name, CASE a.type_id WHEN 'int2'::regtype THEN '[-32768, 32767]' WHEN 'int4'::regtype THEN '[-2147483648, 2147483647]' ELSE '[0, 4294967295]' END::jsonb), '{}')
+    FROM odin._function_arguments(fn) a WHERE a.type_id IN ('int2'::regtype, 'int4'::regtype, 'oid'::regtype);
+$f$;
 
 -- A literal default is shown to callers; an expression (now(), a lookup) is the function's own business.
 CREATE OR REPLACE FUNCTION odin._plain_default(default_sql text) RETURNS jsonb
@@ -224,7 +259,7 @@ BEGIN
   DELETE FROM odin.tools x WHERE x.name = unregister_tool.name RETURNING * INTO t;
   IF NOT FOUND THEN RETURN false; END IF;
   EXECUTE format('DROP FUNCTION IF EXISTS %s(jsonb)', t.caller);
-  PERFORM odin._registry_changed(t.name, 'removed', t.version, t.listing, NULL);
+  PERFORM odin._registry_changed(t.name, 'removed', t.version, odin._entry(t), NULL);
   RETURN true;
 END $f$;
 COMMENT ON FUNCTION odin.unregister_tool(text) IS 'Takes a tool, prompt or resource out of the registry; the function itself stays.';

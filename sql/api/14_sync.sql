@@ -49,10 +49,10 @@ BEGIN
     BEGIN
       options := t.registration;
       IF options ? 'annotated' THEN
-        options := odin._annotation(to_regprocedure(t.function));
-        IF options IS NULL OR NOT to_regprocedure(t.function)::oid IN (SELECT odin._annotated_functions()) THEN
+        options := odin._annotation(odin._function_oid(t.function));
+        IF options IS NULL OR NOT odin._function_oid(t.function) IN (SELECT odin._annotated_functions()) THEN
           PERFORM odin.fail('registration_failed', format('the comment of %s no longer says @tool', t.function));
-        ELSIF coalesce(options->>'name', (SELECT proname FROM pg_proc WHERE oid = to_regprocedure(t.function))) <> t.name THEN
+        ELSIF coalesce(options->>'name', (SELECT proname FROM pg_proc WHERE oid = odin._function_oid(t.function))) <> t.name THEN
           PERFORM odin.fail('registration_failed', format('the comment of %s names another tool now', t.function));
         END IF;
       END IF;
@@ -62,7 +62,7 @@ BEGIN
     END;
     IF problem IS NOT NULL AND t.active THEN
       UPDATE odin.tools x SET active = false, inactive_reason = problem, version = x.version + 1 WHERE x.id = t.id;
-      PERFORM odin._registry_changed(t.name, 'deactivated', t.version + 1, t.listing, NULL);
+      PERFORM odin._registry_changed(t.name, 'deactivated', t.version + 1, odin._entry(t), NULL);
       tool := t.name; change := 'deactivated: ' || problem;
       RETURN NEXT;
     ELSIF problem IS NULL THEN

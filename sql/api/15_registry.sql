@@ -137,7 +137,7 @@ BEGIN
     RETURNING id INTO t.id;
     t.caller := format('odin_call.%I', t.name);
     UPDATE odin.tools SET caller = t.caller WHERE id = t.id;
-    PERFORM odin._registry_changed(t.name, 'registered', 1, NULL, t.listing);
+    PERFORM odin._registry_changed(t.name, 'registered', 1, NULL, odin._entry(t));
   ELSIF (to_jsonb(old) - '{version,registered_by,registered_at}'::text[]) IS DISTINCT FROM (to_jsonb(t) - '{version,registered_by,registered_at}'::text[])
         OR to_regprocedure(t.caller || '(jsonb)') IS NULL THEN
     DELETE FROM odin.tool_aliases WHERE tool_id = t.id;
@@ -148,15 +148,21 @@ BEGIN
         t.page_by, t.columns, t.default_fields, t.next_actions, t.rate_per_minute, t.concurrency, t.input_schema, t.output_schema, t.spec, t.secret_arguments, t.redact, t.registration, t.listing, t.uri,
         t.mime_type, true, NULL, t.version, t.registered_by, t.registered_at, t.search)
      WHERE id = t.id;
-    PERFORM odin._registry_changed(t.name, CASE WHEN old.active THEN 'changed' ELSE 'activated' END, t.version, old.listing, t.listing);
+    PERFORM odin._registry_changed(t.name, CASE WHEN old.active THEN 'changed' ELSE 'activated' END, t.version, odin._entry(old), odin._entry(t));
   ELSE
-    PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows);
+    PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows + CASE WHEN t.raw THEN 0 ELSE 1 END);
     RETURN t.name;
   END IF;
   INSERT INTO odin.tool_aliases SELECT a, t.id FROM unnest(aliases) a ON CONFLICT (alias) DO NOTHING;
-  PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows);
+  PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows + CASE WHEN t.raw THEN 0 ELSE 1 END);
   RETURN t.name;
 END $f$;
+
+-- A tool as the log of changes keeps it: what callers see of it, and all that was said when it was registered.
+CREATE OR REPLACE FUNCTION odin._entry(t odin.tools) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT t.listing || jsonb_build_object('registration', t.registration);
+$f$;
 
 -- Do a key's scopes cover a tool? No key (a SQL user) means no narrowing.
 CREATE OR REPLACE FUNCTION odin._scope_covers(scopes text[], tool_scope text, area text) RETURNS boolean
@@ -171,8 +177,9 @@ CREATE OR REPLACE FUNCTION odin._visible(who oid, scopes text[], kinds text[], t
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   RETURN QUERY
-    SELECT t.* FROM odin.tools t
-     WHERE t.active AND t.kind = ANY (kinds) AND odin._scope_covers(scopes, t.scope, t.area) AND has_function_privilege(who, odin._function_oid(t.function), 'EXECUTE')
+    SELECT t.* FROM odin.tools t, LATERAL (SELECT odin._function_oid(t.function) AS fn) f
+     WHERE t.active AND t.kind = ANY (kinds) AND odin._scope_covers(scopes, t.scope, t.area) AND has_function_privilege(who, f.fn, 'EXECUTE')
+       AND has_schema_privilege(who, (SELECT p.pronamespace FROM pg_proc p WHERE p.oid = f.fn), 'USAGE')
        AND (NOT coalesce(read_only_wanted, false) OR t.read_only)
        AND (everything OR t.kind <> 'tool' OR t.toolsets && (ARRAY['core'] || coalesce(_visible.toolsets, ARRAY(SELECT s.name FROM odin.toolsets s WHERE s.listed))))
      ORDER BY t.name COLLATE "C";

@@ -164,7 +164,7 @@ BEGIN
   IF c.state = 'approved' THEN
     RETURN NULL;
   ELSIF c.state = 'denied' THEN
-    RETURN odin._error('approval_denied', format('%s denied this call%s', c.decided_by, coalesce(': ' || c.reason, '')), NULL, jsonb_build_object('consent_id', c.id));
+    RETURN odin._error('approval_denied', format('%s denied this call%s', c.decided_by, coalesce(': ' || c.reason, '')), NULL, jsonb_build_object('consent_id', c.id, 'denied_until', c.expires_at));
   ELSIF c.state IS DISTINCT FROM 'pending' THEN
     INSERT INTO odin.consents(org_id, role_name, key_id, tool, why, preview, arguments, arguments_hash)
     VALUES ((SELECT m.org_id FROM odin._memberships(_policy_refusal.role_name::name) m LIMIT 1), _policy_refusal.role_name, _policy_refusal.key_id, t.name, left(options->>'approval_reason', 500),
@@ -173,7 +173,7 @@ BEGIN
     RETURNING * INTO c;
   END IF;
   RETURN odin._error('approval_required', format('a person has to approve %s first (request %s)', t.name, c.id),
-    format('Approve in SQL: SELECT odin.approve_call(%s); then repeat the same call.', c.id), jsonb_build_object('consent_id', c.id));
+    format('Approve in SQL: SELECT odin.approve_call(%s); then repeat the same call.', c.id), jsonb_strip_nulls(jsonb_build_object('consent_id', c.id, 'expires_at', c.expires_at, 'why', c.why, 'would_execute', c.preview->'would_execute', 'would_fail', c.preview#>'{error,detail}')));
 END $f$;
 
 -- Limits by the minute, of the key and of the tool, each counted by itself in the trail. retry_after is when the oldest call

@@ -32,7 +32,17 @@ DECLARE
   last jsonb := rows->(n - 1);
   shaped jsonb;
   note text;
+  most constant int := coalesce((t.registration->>'most_rows')::int, 1000);
 BEGIN
+  -- The function is asked for one row more than an answer holds, so that what is left out can be said.
+  IF n > most THEN
+    rows := (SELECT jsonb_agg(e ORDER BY i) FROM jsonb_array_elements(rows) WITH ORDINALITY r(e, i) WHERE i <= most);
+    n := most;
+    whole := rows;
+    last := rows->(n - 1);
+    more := t.page_by IS NOT NULL;
+    note := format('cut to %s rows, the most that an answer holds; %s', n, CASE WHEN more THEN 'go on with next_cursor' ELSE 'ask for less' END);
+  END IF;
   IF fields IS NOT NULL AND NOT '*' = ANY (fields) THEN
     rows := odin._project(t, rows, fields);
   END IF;

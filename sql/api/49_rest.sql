@@ -78,7 +78,7 @@ BEGIN
     WHEN 'list_consents' THEN
       PERFORM odin._person_known(a, 'state');
       RETURN jsonb_build_object('consents', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.id), '[]') FROM (
-        SELECT c.id, c.state, c.role_name, c.key_id, c.tool, c.arguments, c.preview, c.reason, c.asked_at, c.expires_at, c.decided_by, c.decided_via, c.decided_at
+        SELECT c.id, c.state, c.role_name, c.key_id, c.tool, c.arguments, c.why, c.preview, c.reason, c.asked_at, c.expires_at, c.decided_by, c.decided_via, c.decided_at
           FROM odin.consents c WHERE c.state = coalesce(odin._person_text(a, 'state'), 'pending') ORDER BY c.id DESC LIMIT 500) x));
     WHEN 'approve_call' THEN
       PERFORM odin._person_known(a, 'id', 'minutes');

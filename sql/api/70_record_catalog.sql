@@ -47,10 +47,10 @@ DECLARE
   several oid[];
   reason text;
 BEGIN
-  -- The usual case in one look: a table of the farm's, by its own name.
+  -- The usual case in one look: a table of the farm's, by its own name, which comes before any other table's other name.
   SELECT c.oid INTO rel FROM pg_class c
    WHERE c.relname = said::name AND c.relnamespace = 'odin'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND odin._touches(who, c.oid)
-     AND odin._closed_model(c.oid, for_writing) IS NULL AND NOT EXISTS (SELECT 1 FROM odin.model_names m WHERE m.name = lower(said));
+     AND odin._closed_model(c.oid, for_writing) IS NULL;
   IF FOUND THEN RETURN rel; END IF;
   SELECT m.table_name INTO said FROM odin.model_names m WHERE m.name = lower(said);
   said := coalesce(said, trim(model));

@@ -84,15 +84,33 @@ END $f$;
 CREATE OR REPLACE FUNCTION odin.search_records(model text, domain jsonb DEFAULT '[]', fields text[] DEFAULT NULL, "order" text DEFAULT NULL, "limit" int DEFAULT 50, cursor text DEFAULT NULL, explain boolean DEFAULT false)
 RETURNS jsonb LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
-  rel oid := odin._model(model, current_user);
-  most int := least(greatest(coalesce("limit", 50), 1), 1000);
+  most constant int := least(greatest(coalesce("limit", 50), 1), 1000);
+  place constant jsonb := CASE WHEN cursor IS NOT NULL THEN odin.cursor_decode(cursor) END;
+  rel oid;
   plan jsonb;
   page record;
   next text;
   note text;
+  answer jsonb;
 BEGIN
-  plan := odin._compile_records(jsonb_build_object('op', 'search', 'table', rel::bigint, 'domain', domain, 'fields', to_jsonb(fields), 'order', "order", 'limit', most,
-    'cursor', CASE WHEN cursor IS NOT NULL THEN odin.cursor_decode(cursor) END), current_user);
+  -- The leaf answers nearly every question by a plan it keeps; it holds a page in memory, so a long one must be of small rows. What it does not
+  -- know yet it is told on the long way, and what is wrong with a question is said there.
+  IF most > 200 THEN rel := odin._model(model, current_user); END IF;
+  FOR turn IN 1..CASE WHEN explain OR most > 200 AND NOT odin._light(rel, fields) THEN 0 ELSE 2 END LOOP
+    BEGIN
+      answer := odin._records_page(model, rel, domain, fields, "order", most, place);
+    EXCEPTION
+      -- No error is told from here: on the way through the leaf its code is lost.
+      WHEN query_canceled THEN RAISE EXCEPTION USING ERRCODE = 'query_canceled', MESSAGE = SQLERRM;
+      WHEN OTHERS THEN EXIT;
+    END;
+    IF answer IS NOT NULL THEN RETURN answer; END IF;
+    EXIT WHEN turn = 2;
+    rel := coalesce(rel, odin._model(model, current_user));
+    plan := odin._compile_records(jsonb_build_object('op', 'search', 'table', rel::bigint, 'domain', domain, 'fields', to_jsonb(fields), 'order', "order", 'limit', most, 'cursor', place), current_user);
+  END LOOP;
+  rel := coalesce(rel, odin._model(model, current_user));
+  plan := coalesce(plan, odin._compile_records(jsonb_build_object('op', 'search', 'table', rel::bigint, 'domain', domain, 'fields', to_jsonb(fields), 'order', "order", 'limit', most, 'cursor', place), current_user));
   IF explain THEN RETURN odin._explain_records(plan); END IF;
   page := odin._run_records(plan, most, 200000, odin._light(rel, fields));
   IF (page.more OR page.cut) AND (plan->>'keyed')::boolean THEN
@@ -101,11 +119,10 @@ BEGIN
   note := CASE WHEN page.cut THEN format('Cut to %s records because an answer holds 200 kB; %s.', page.n,
       CASE WHEN next IS NOT NULL THEN 'go on with next_cursor, or choose fewer fields' ELSE 'choose fewer fields or a narrower domain' END)
     WHEN page.more AND next IS NULL THEN format('More than %s records match. %s has no key to page by: narrow the domain or raise limit (at most 1000).', most, rel::regclass) END;
-  -- Put together once: every further step would write all records again.
-  RETURN CASE WHEN next IS NULL AND note IS NULL THEN jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n)
-    WHEN note IS NULL THEN jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n, 'next_cursor', next)
-    WHEN next IS NULL THEN jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n, 'note', note)
-    ELSE jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n, 'next_cursor', next, 'note', note) END;
+  answer := jsonb_build_object('model', rel::regclass::text, 'records', page.records, 'count', page.n);
+  IF next IS NOT NULL THEN answer := answer || jsonb_build_object('next_cursor', next); END IF;
+  IF note IS NOT NULL THEN answer := answer || jsonb_build_object('note', note); END IF;
+  RETURN answer;
 END $f$;
 COMMENT ON FUNCTION odin.search_records(text, jsonb, text[], text, int, text, boolean) IS 'Finds records of any table you may read. domain is a list of conditions [field, operator, value], all of which must hold; "|" before two conditions means either, "!" before one means not: [["status", "=", "pending"], "|", ["priority", "<=", 2], ["due_at", "<", "2026-02-01"]]. Operators: = != > >= < <= in, not in, like, ilike, not ilike, =ilike, =?, child_of, parent_of. false as value means empty. A dot follows a link: printer_id.name. More than one page: send next_cursor as cursor with the same model and order. describe_model tells the fields.';
 

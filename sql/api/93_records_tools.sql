@@ -60,7 +60,7 @@ GRANT EXECUTE ON FUNCTION odin._closed_model(oid, boolean), odin._models_of(name
   odin.odoo_model_inspector(text, boolean, boolean, int, int, boolean, text, text, text, text) TO odin_viewer, odin_customer, odin_bi;
 GRANT EXECUTE ON FUNCTION odin._writable(oid, text, jsonb, text), odin._naming(oid), odin._blame_value(oid, jsonb, text, text), odin._ids_of(oid, jsonb), odin._chosen(oid, jsonb, jsonb, int, boolean),
   odin._change_records(oid, jsonb, jsonb, text, jsonb, text), odin._update_records(oid, jsonb, jsonb, jsonb, int, boolean), odin._delete_records(oid, jsonb, jsonb, int, boolean),
-  odin._method_arguments(oid, text, jsonb, jsonb), odin._call_method(oid, jsonb), odin._function_answer(oid), odin._argument_sql(text, oid, boolean, text), odin._type_schema(oid, int), odin._row_schema(oid, int), odin._nullable(jsonb),
+  odin._method_arguments(oid, text, jsonb, jsonb), odin._call_method(oid, jsonb), odin._function_answer(oid), odin._argument_sql(text, oid, boolean, text), odin._argument_value(text, oid, boolean, text), odin._domain_rules(oid), odin._type_schema(oid, int), odin._row_schema(oid, int), odin._nullable(jsonb),
   odin.create_records(text, jsonb), odin.update_records(text, jsonb, jsonb, jsonb, int), odin.delete_records(text, jsonb, jsonb, int),
   odin.odoo_record_creator(text, jsonb, jsonb), odin.odoo_record_updater(text, jsonb, jsonb, int), odin.odoo_record_unlinker(text, jsonb, int), odin.odoo_model_method_executor(text, text, jsonb, jsonb, jsonb, boolean) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.list_approvals(text, int, text) TO odin_operator;

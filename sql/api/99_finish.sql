@@ -44,7 +44,7 @@ BEGIN
     EXECUTE (SELECT coalesce(string_agg(format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', p.oid::regprocedure), ';'), 'SELECT 1') FROM pg_proc p
               WHERE p.pronamespace = s::regnamespace AND p.proowner = 'odin_owner'::regrole AND EXISTS (SELECT 1 FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0));
   END LOOP;
-  GRANT EXECUTE ON FUNCTION odin.orgs_of(name), odin.customers_of(name), odin.colleagues_of(name), odin.my_org(), odin.fail(text, text, text, jsonb), odin.cursor_decode(text), odin.cursor_encode(jsonb), odin._unbase64url(text),
+  GRANT EXECUTE ON FUNCTION odin.orgs_of(name), odin.customers_of(name), odin.colleagues_of(name), odin.my_org(), odin.fail(text, text, text, jsonb), odin._refuse_argument(text, text, text, text, text), odin.cursor_decode(text), odin.cursor_encode(jsonb), odin._unbase64url(text),
     odin.call(text, jsonb, jsonb), odin._call_changes(), odin.list_keys(), odin.progress(numeric, numeric, text), odin.log(text, jsonb) TO odin_viewer, odin_customer, odin_bi;
   REVOKE EXECUTE ON FUNCTION odin._memberships(name) FROM odin_viewer, odin_customer, odin_bi;
   -- Customers' logins had these once; now they read columns, and views of their own.

@@ -229,10 +229,18 @@ await test("only a checked password lets a person in, and never a superuser", as
 await test("a person decides about a call that waits", async () => {
   const consents = (path = "") => ask(path ? "POST" : "GET", `consents${path}`, { basic: person("rest_admin") });
   const call = (body) => ask("POST", "tools/shop_risky", { key: keys.operator, body });
-  const waits = await call({ what: "a" });
+  const waits = await call({ what: "a", approval_reason: "the customer asked" });
   refused(waits, 403, "approval_required");
+  equal([waits.body.error.why, waits.body.error.would_execute], ["the customer asked", { what: "a", action: "shop_risky" }]);
   const [open] = (await consents()).body.consents;
   equal([open.tool, open.state, open.id], ["shop_risky", "pending", waits.body.error.consent_id]);
+  equal([open.arguments, open.why, open.preview.would_execute], [{ what: "a" }, "the customer asked", { what: "a", action: "shop_risky" }]);
+  // Whatever its scope, a key decides nothing: neither the asker's own nor an administrator's.
+  for (const key of Object.values(keys)) {
+    for (const act of ["approve", "deny"]) refused(await ask("POST", `consents/${open.id}/${act}`, { key }), 403, "human_only");
+    refused(await ask("GET", "consents", { key }), 403, "human_only");
+  }
+  equal((await consents()).body.consents.map((c) => c.state), ["pending"]);
   equal((await consents(`/${open.id}/approve`)).body.state, "approved");
   equal((await call({ what: "a" })).body.result, "did a");
   const second = await call({ what: "b" });
@@ -241,6 +249,11 @@ await test("a person decides about a call that waits", async () => {
   const told = await call({ what: "b" });
   refused(told, 403, "approval_denied");
   assert(told.body.error.detail.includes("not today"), told.text);
+  assert(told.body.error.retriable === false && told.body.error.hint.includes("not retry"), told.text);
+  assert(Date.parse(told.body.error.denied_until) > Date.now(), told.text);
+  const decided = (await ask("GET", "consents?state=denied", { basic: person("rest_admin") })).body.consents;
+  equal([decided[0].decided_by, decided[0].decided_via, decided[0].reason], ["rest_admin", "rest", "not today"]);
+  assert(decided[0].decided_at && decided[0].expires_at, JSON.stringify(decided));
   refused(await ask("POST", `consents/${open.id}/approve`, { basic: person("rest_viewer") }), 403, "permission_denied");
 });
 

@@ -13,6 +13,8 @@ pub struct Spec {
     properties: Map<String, Value>,
     aliases: Map<String, Value>,
     control: Vec<String>,
+    /// Least and most of whole numbers whose SQL type holds less than JSON does.
+    ranges: Map<String, Value>,
 }
 
 /// Why a spec cannot be compiled.
@@ -61,7 +63,8 @@ impl Prepared {
 }
 
 impl Spec {
-    /// `spec` = {"schema": JSON Schema, "aliases": {alias: name}, "control": [names the dispatcher keeps]}.
+    /// `spec` = {"schema": JSON Schema, "aliases": {alias: name}, "control": [names the dispatcher keeps],
+    /// "ranges": {name: [least, most]}}.
     pub fn compile(spec: &Value) -> Result<Self, SpecError> {
         let schema = spec
             .get("schema")
@@ -84,6 +87,7 @@ impl Spec {
                 .cloned()
                 .unwrap_or_default(),
             aliases: object("aliases"),
+            ranges: object("ranges"),
             control: spec
                 .get("control")
                 .and_then(Value::as_array)
@@ -164,7 +168,9 @@ impl Spec {
                 known,
                 format!("{known}: {value} is too large"),
             ));
-            return;
+        }
+        if let Some(text) = self.out_of_range(known, &value) {
+            problems.push(Problem::new(known, text));
         }
         match arguments.get(known) {
             Some(earlier) if *earlier != value => problems.push(Problem::new(
@@ -175,6 +181,14 @@ impl Spec {
                 arguments.insert(known.to_owned(), value);
             }
         }
+    }
+
+    fn out_of_range(&self, known: &str, value: &Value) -> Option<String> {
+        let range = self.ranges.get(known)?.as_array()?;
+        let (least, most) = (range.first()?.as_i64()?, range.get(1)?.as_i64()?);
+        let sent = value.as_i64()?;
+        (sent < least || sent > most)
+            .then(|| format!("{known}: {sent} is not between {least} and {most}"))
     }
 
     /// Some clients send arrays, objects and numbers as text, and whole numbers as 1.0.
@@ -348,6 +362,22 @@ mod tests {
             refused["detail"].to_string().contains("is too large"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn a_whole_number_fits_its_type() {
+        let spec = Spec::compile(&json!({"schema": {"type": "object", "properties": {
+            "n": {"type": "integer"}}}, "ranges": {"n": [-32768, 32767]}}))
+        .expect("the test's own schema compiles");
+        for (sent, problem) in [
+            (json!(32767), None),
+            (json!("-32768"), None),
+            (json!(32768), Some("n: 32768 is not between -32768 and 32767")),
+            (json!("-40000"), Some("n: -40000 is not between -32768 and 32767")),
+        ] {
+            let answer = spec.prepare(json!({"n": sent})).into_json();
+            assert_eq!(answer["detail"].as_str(), problem, "{answer}");
+        }
     }
 
     #[test]

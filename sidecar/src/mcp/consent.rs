@@ -16,6 +16,8 @@ const LONGEST: usize = 1_200;
 #[derive(Default)]
 pub struct Consent {
     approved: Option<bool>,
+    /// Which waiting request was asked about: an answer counts for that one only.
+    request: Option<String>,
     confirmed: Option<bool>,
     /// The preview that was shown; the database refuses if things moved since.
     preview_token: Option<String>,
@@ -27,6 +29,7 @@ impl Consent {
         let mut consent = Consent::default();
         if let Some(answer) = answers.remove(APPROVE) {
             consent.approved = Some(agreed(&answer));
+            consent.request = state.take();
         }
         if let Some(answer) = answers.remove(CONFIRM) {
             consent.confirmed = Some(agreed(&answer));
@@ -55,7 +58,8 @@ impl Consent {
         let Some(id) = error["consent_id"].as_i64() else {
             return false;
         };
-        if error["code"] != "approval_required" {
+        // Nobody was asked, or about something else.
+        if error["code"] != "approval_required" || self.request != Some(id.to_string()) {
             return false;
         }
         let gateway = &handler.app.gateway;
@@ -74,11 +78,22 @@ pub fn question(tool: &str, arguments: &Value, outcome: Outcome) -> Outcome {
         Outcome::Error(error)
             if error["code"] == "approval_required" && error["consent_id"].is_i64() =>
         {
-            let text = format!(
+            let mut text = format!(
                 "An agent wants to run {tool} with {}. The farm's rules ask for a person's approval.",
                 short(arguments)
             );
-            ask(APPROVE, text, None)
+            for (key, words) in [
+                ("why", "Its reason: "),
+                ("would_execute", "It would do this: "),
+                ("would_fail", "As things are it would fail: "),
+            ] {
+                match &error[key] {
+                    Value::Null => {}
+                    Value::String(said) => text.push_str(&format!(" {words}{said}")),
+                    said => text.push_str(&format!(" {words}{}", short(said))),
+                }
+            }
+            ask(APPROVE, text, Some(error["consent_id"].to_string()))
         }
         Outcome::Complete {
             result,
@@ -163,6 +178,24 @@ mod tests {
         for arguments in [json!({"dry_run": true}), json!({"confirm": false})] {
             let outcome = question("x", &arguments, preview());
             assert!(matches!(outcome, Outcome::Complete { .. }));
+        }
+    }
+
+    #[test]
+    fn the_question_says_why_and_what() {
+        let waits = Outcome::Error(
+            json!({"code": "approval_required", "consent_id": 7, "why": "the customer asked",
+            "would_execute": {"action": "refund"}}),
+        );
+        let Outcome::InputRequired { requests, state } =
+            question("refund", &json!({"id": 1}), waits)
+        else {
+            panic!("no question")
+        };
+        assert_eq!(state.as_deref(), Some("7"));
+        let message = requests[APPROVE]["params"]["message"].to_string();
+        for part in ["refund with", "the customer asked", "action"] {
+            assert!(message.contains(part), "{message}");
         }
     }
 

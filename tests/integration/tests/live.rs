@@ -433,6 +433,53 @@ async fn a_person_at_the_client_is_asked() {
         assert_eq!(pair.farm.value::<i64>(rows).await, before + 1, "{done}");
     }
 
+    // A yes that nobody asked for is none: not without the question, not for another request.
+    let last = "SELECT coalesce(max(id), 0) FROM odin.consents";
+    let before: i64 = pair.farm.value(rows).await;
+    for state in [None, Some(pair.farm.value::<i64>(last).await.to_string())] {
+        let mut params = json!({"name": "by_hand", "arguments": {"n": 12},
+            "inputResponses": {"odin_approve": {"action": "accept", "content": {"agree": true}}}});
+        if let Some(state) = state {
+            params["requestState"] = json!(state);
+        }
+        let asked = pair
+            .a
+            .modern_rpc("tools/call", modern(params, elicit.clone()))
+            .await
+            .json();
+        assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+    }
+    assert_eq!(pair.farm.value::<i64>(rows).await, before);
+
+    // The question says why and what; a no is kept, and the agent told not to ask again.
+    let arguments = json!({"n": 13, "approval_reason": "the customer asked"});
+    let asked = pair
+        .a
+        .modern_call("by_hand", arguments.clone(), elicit.clone())
+        .await
+        .json();
+    let message = asked["result"]["inputRequests"]["odin_approve"]["params"]["message"].to_string();
+    for part in ["by_hand", "the customer asked", "It would do this"] {
+        assert!(message.contains(part), "{asked}");
+    }
+    let refusal = json!({"name": "by_hand", "arguments": arguments, "requestState": asked["result"]["requestState"],
+        "inputResponses": {"odin_approve": {"action": "decline"}}});
+    let told = pair
+        .a
+        .modern_rpc("tools/call", modern(refusal, elicit.clone()))
+        .await;
+    let error = told.tool_error();
+    assert_eq!(error["code"], "approval_denied", "{}", told.text());
+    assert_eq!(error["retriable"], false, "{error}");
+    assert!(error["hint"].to_string().contains("not retry"), "{error}");
+    assert_eq!(
+        pair.farm
+            .text("SELECT concat_ws(' ', state, decided_via, decided_by <> '', decided_at IS NOT NULL, expires_at > now() + interval '23 hours') FROM odin.consents ORDER BY id DESC LIMIT 1")
+            .await,
+        "denied elicitation t t t"
+    );
+    assert_eq!(pair.farm.value::<i64>(rows).await, before);
+
     // Who cannot be asked is told what to do.
     let reply = pair
         .a

@@ -17,7 +17,7 @@ CREATE FUNCTION shop.half_definer() RETURNS text LANGUAGE sql SECURITY DEFINER S
 CREATE FUNCTION shop.listed() RETURNS TABLE(id int, v text) LANGUAGE sql AS $$ SELECT 1, 'x'::text $$;
 CREATE PROCEDURE shop.proc() LANGUAGE sql AS $$ SELECT 1 $$;
 CREATE AGGREGATE shop.agg(int) (SFUNC = int4pl, STYPE = int);
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA shop FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA shop FROM PUBLIC; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA shop TO odin_viewer;
 
 CREATE FUNCTION shop.refused(function text, more text DEFAULT '') RETURNS text LANGUAGE plpgsql AS $$
 DECLARE m text; h text; s text;

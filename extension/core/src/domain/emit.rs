@@ -104,12 +104,29 @@ impl<'a> Emitter<'a> {
 
 /// A name as an SQL identifier.
 pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    let mut out = String::with_capacity(name.len() + 2);
+    quote_into(&mut out, name);
+    out
+}
+
+fn quote_into(out: &mut String, name: &str) {
+    out.push('"');
+    for (i, part) in name.split('"').enumerate() {
+        if i > 0 {
+            out.push_str("\"\"");
+        }
+        out.push_str(part);
+    }
+    out.push('"');
 }
 
 /// alias.column
 pub fn dotted(alias: &str, column: &str) -> String {
-    format!("{alias}.{}", quoted(column))
+    let mut out = String::with_capacity(alias.len() + column.len() + 3);
+    out.push_str(alias);
+    out.push('.');
+    quote_into(&mut out, column);
+    out
 }
 
 /// schema.table

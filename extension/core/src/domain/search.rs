@@ -1,7 +1,7 @@
 //! A list of records: chosen fields, order, one page by the keys of the last row.
 
 use super::catalog::{Column, Kind, Table};
-use super::emit::{operator, quoted, relation, Emitter};
+use super::emit::{dotted, operator, quoted, relation, Emitter};
 use super::leaf;
 use super::literal;
 use super::parse::domain;
@@ -163,11 +163,24 @@ impl Row {
 
 fn row(request: &Value, em: &mut Emitter<'_>, place: &Place, joins: &mut Joins) -> Fallible<Row> {
     let mut row = Row::default();
+    let own = |name: &str| (name.to_owned(), dotted(&place.alias, name));
+    let Some(asked) = fields(request, place)? else {
+        row.plain = shown(&place.table).map(own).collect();
+        return Ok(row);
+    };
     let mut seen: Vec<String> = Vec::new();
-    for path in fields(request, place)? {
+    for path in asked {
         let asked = path.join(".");
         if seen.contains(&asked) {
             continue;
+        }
+        // Most fields are columns of the table itself.
+        if let [name] = path.as_slice() {
+            if place.table.column(name).is_some() {
+                row.plain.push(own(name));
+                seen.push(asked);
+                continue;
+            }
         }
         let Some(scalar) = joins.scalar(em, place, &path)? else {
             continue;
@@ -184,24 +197,25 @@ fn row(request: &Value, em: &mut Emitter<'_>, place: &Place, joins: &mut Joins) 
     Ok(row)
 }
 
-fn fields(request: &Value, place: &Place) -> Fallible<Vec<Vec<String>>> {
-    let all = || {
-        let readable = |c: &&Column| {
-            !matches!(c.kind, Kind::Bytes)
-                && c.sql_type != "tsvector"
-                && !c.sql_type.ends_with("vector")
-        };
-        place
-            .table
-            .columns
-            .iter()
-            .filter(readable)
-            .map(|c| vec![c.name.clone()])
-            .collect::<Vec<_>>()
+/// What is shown where nobody says what: not bytes, and not what only a search engine reads.
+fn shown(table: &Table) -> impl Iterator<Item = &str> {
+    let readable = |c: &&Column| {
+        !matches!(c.kind, Kind::Bytes)
+            && c.sql_type != "tsvector"
+            && !c.sql_type.ends_with("vector")
     };
+    table
+        .columns
+        .iter()
+        .filter(readable)
+        .map(|c| c.name.as_str())
+}
+
+/// The paths asked for; None = what is shown where nobody says what.
+fn fields(request: &Value, place: &Place) -> Fallible<Option<Vec<Vec<String>>>> {
     let asked = match request.get("fields") {
         Some(Value::Array(items)) if !items.is_empty() => items,
-        _ => return Ok(all()),
+        _ => return Ok(None),
     };
     if asked.len() > MOST_FIELDS {
         return Err(Wrong::new(
@@ -222,7 +236,7 @@ fn fields(request: &Value, place: &Place) -> Fallible<Vec<Vec<String>>> {
             }
         }
     }
-    Ok(wanted)
+    Ok(Some(wanted))
 }
 
 /// One term of an order.

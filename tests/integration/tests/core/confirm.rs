@@ -315,3 +315,82 @@ async fn no_key_approves() {
     assert!(said.starts_with("OD005"), "{said}");
     farm.finish().await;
 }
+
+/// The request says who asks, why, and what the call would do; the approval is for these arguments, this asker and this time.
+#[tokio::test]
+async fn an_approval_is_for_one_asker_and_one_set_of_arguments() {
+    let (farm, key, gateway) = farm("human").await;
+    let arguments = json!({"id": 1, "approval_reason": "the customer asked"});
+    let answer = gateway.call(&key, "act", arguments).await;
+    let asked = request(&answer);
+    assert_eq!(answer["error"]["why"], "the customer asked", "{answer}");
+    assert_eq!(
+        answer["error"]["would_execute"],
+        json!({"action": "act", "id": 1}),
+        "{answer}"
+    );
+    assert_eq!(
+        farm.text(&format!("SELECT concat_ws('|', why, preview->'would_execute'->>'action', preview ? 'changes', state, expires_at > now()) FROM odin.consents WHERE id = {asked}"))
+            .await,
+        "the customer asked|act|t|pending|t"
+    );
+    assert_eq!(done(&farm).await, "0", "a preview changes nothing");
+    // What would fail says so before anybody approves.
+    let fails = gateway
+        .call(&key, "act", json!({"id": 5, "fails": true}))
+        .await;
+    assert!(fails["error"]["would_fail"].is_string(), "{fails}");
+    farm.sql(&format!("SELECT odin.approve_call({asked}, '20 minutes')"))
+        .await;
+    assert_eq!(
+        farm.text(&format!("SELECT concat_ws('|', decided_by, decided_via, expires_at BETWEEN now() + interval '15 minutes' AND now() + interval '25 minutes') FROM odin.consents WHERE id = {asked}"))
+            .await,
+        "postgres|sql|t"
+    );
+    let colleague = farm
+        .mint(
+            &farm.role("op2", "odin_operator").await,
+            "agent:read,agent:write,admin",
+        )
+        .await;
+    let theirs = request(&gateway.call(&colleague, "act", json!({"id": 1})).await);
+    let other = request(&gateway.call(&key, "act", json!({"id": 2})).await);
+    let with_more = request(
+        &gateway
+            .call(&key, "act", json!({"id": 1, "fails": true}))
+            .await,
+    );
+    assert!([theirs, other, with_more].iter().all(|id| *id != asked));
+    assert_eq!(
+        result(&gateway.call(&key, "act", json!({"id": 1})).await),
+        "done"
+    );
+    assert_eq!(
+        farm.text(&format!(
+            "SELECT state FROM odin.consents WHERE id = {asked}"
+        ))
+        .await,
+        "used"
+    );
+    request(&gateway.call(&key, "act", json!({"id": 1})).await);
+    assert_eq!(done(&farm).await, "1");
+    // A denial says by whom, why, until when and what not to do.
+    farm.sql(&format!(
+        "SELECT odin.deny_call({other}, 'not this one', '2 hours')"
+    ))
+    .await;
+    let told = gateway.call(&key, "act", json!({"id": 2})).await;
+    let error = &told["error"];
+    assert_eq!(code(&told), "approval_denied", "{told}");
+    assert!(
+        error["detail"]
+            .to_string()
+            .contains("postgres denied this call: not this one"),
+        "{told}"
+    );
+    assert!(
+        error["hint"].to_string().contains("not retry") && error["denied_until"].is_string(),
+        "{told}"
+    );
+    farm.finish().await;
+}
