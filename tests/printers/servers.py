@@ -42,7 +42,7 @@ def installed(name):
     return place / "bin"
 
 
-def ask(port, method, path, body=None, headers=None, timeout=20):
+def ask(port, method, path, body=None, headers=None, timeout=60):
     """(status, parsed JSON or text) of a plain request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     headers = dict(headers or {})

@@ -183,7 +183,7 @@ def started(farm, sidecar, printer, content=None):
 
 
 def life(farm, ftp, **habits):
-    sidecar, printer = with_printer(farm, ftp=ftp, seconds=8.0, **habits)
+    sidecar, printer = with_printer(farm, ftp=ftp, seconds=20.0, **habits)
     farm.wait_state(printer, "idle")
     content = sliced(pad=700_000)
     job = started(farm, sidecar, printer, content)
@@ -252,7 +252,7 @@ def run_out(farm):
 
 
 def print_at_the_machine(farm):
-    sidecar, printer = with_printer(farm, seconds=5.0)
+    sidecar, printer = with_printer(farm, seconds=15.0)
     farm.wait_state(printer, "idle")
     server.tell(state={"gcode_state": "RUNNING", "subtask_name": "theirs", "gcode_file": "theirs.3mf"})
     farm.wait_state(printer, "printing")

@@ -375,7 +375,7 @@ impl Order {
         let usual: f64 = match self.verb.as_str() {
             "stop" => 240.0,
             "pause" => 180.0,
-            "set_temperature" | "set_light" | "set_fan" | "set_speed" | "set_slot" => 15.0,
+            "set_temperature" | "set_light" | "set_fan" | "set_speed" | "set_slot" => 30.0,
             _ => 60.0,
         };
         usual.min(self.seconds_left.max(5.0))
