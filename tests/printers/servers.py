@@ -19,6 +19,7 @@ PACKAGES = {
     "octoprint": ["OctoPrint==1.11.8"],
     "moonraker": ["moonraker==0.11.0"],
     "prusalink": ["prusalink==0.8.1"],
+    "bambulabs": ["bambulabs_api==2.6.6", "paho-mqtt==2.1.0", "pillow==12.1.0"],
     "pyftpdlib": ["pyftpdlib==2.0.1", "pyOpenSSL==24.2.1", "paho-mqtt==2.1.0", "zeroconf==0.132.2"],
 }
 
