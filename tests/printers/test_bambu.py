@@ -162,7 +162,7 @@ def sliced(pad=0, plates=(1,)):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as z:
         for plate in plates:
-            z.writestr(f"Metadata/plate_{plate}.gcode", f"; plate {plate}\nG28\nM84\n")
+            z.writestr(f"Metadata/plate_{plate}.gcode", f"; plate {plate}\nG28\nG1 X10 E1\nM84\n")
         z.writestr("Metadata/filler", os.urandom(pad))
     return out.getvalue()
 
@@ -361,7 +361,9 @@ def the_plate_is_chosen(farm):
     farm.wait_state(printer, "idle")
     content = sliced(plates=(3, 5))
     sha256 = farm.store_bytes(content, "third.gcode.3mf")
-    facts = wait("the file to be read", lambda: farm.sql(f"SELECT facts FROM odin.files WHERE sha256 = '{sha256}'"))
+    read = wait("the file to be read", lambda: (lambda f: f if f["facts_state"] in ("read", "unreadable") else None)(farm.sql(f"SELECT to_jsonb(f) FROM odin.files f WHERE sha256 = '{sha256}'")))
+    facts = read["facts"]
+    assert facts, read["facts_problem"]
     assert (facts["plate"], facts["plates"]) == (3, 2), facts
     job = started(farm, sidecar, printer, content)
     assert server.orders("project_file")[-1]["param"] == "Metadata/plate_3.gcode", server.orders("project_file")
