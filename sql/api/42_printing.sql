@@ -27,6 +27,13 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.why_waiting(bigint, bigint, boolean, integer) IS 'Says why a job does not start: per printer the first rule that refuses it and the reason in words, and which printers fit now. reasons counts printers per rule.';
 
+-- The plate that a sliced file's figures are of is the one to print: a file may hold only its third.
+CREATE OR REPLACE FUNCTION odin._plate_of(revision bigint) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT coalesce((SELECT jsonb_build_object('plate', f.facts->'plate') FROM odin.model_revisions v JOIN odin.files f ON f.org_id = v.org_id AND f.sha256 = v.file_sha256
+    WHERE v.id = revision AND f.kind = 'gcode_3mf' AND f.facts ? 'plate' ORDER BY f.id LIMIT 1), '{}');
+$f$;
+
 CREATE OR REPLACE FUNCTION odin.start_job(job_id bigint, printer_id bigint DEFAULT NULL, started_by_hand boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 #variable_conflict use_column
@@ -41,7 +48,7 @@ BEGIN
     PERFORM odin._run_started(r.id);
   ELSE
     command := odin._command(r.printer_id, 'start', r.id, jsonb_build_object('job_id', r.job_id, 'slots',
-      (SELECT coalesce(jsonb_agg(jsonb_build_object('tool', s.tool, 'slot_number', s.slot_number) ORDER BY s.tool), '[]') FROM odin.run_slots s WHERE s.run_id = r.id)), '15 minutes');
+      (SELECT coalesce(jsonb_agg(jsonb_build_object('tool', s.tool, 'slot_number', s.slot_number) ORDER BY s.tool), '[]') FROM odin.run_slots s WHERE s.run_id = r.id)) || odin._plate_of(r.revision_id), '15 minutes');
     PERFORM odin.note('The start command is queued; the job prints when the printer reports it.');
   END IF;
   PERFORM odin.would(jsonb_build_object('action', 'start_job', 'job_id', r.job_id, 'printer_id', r.printer_id, 'from_status', 'pending', 'to_status', 'printing', 'by_hand', started_by_hand,

@@ -32,12 +32,27 @@ BEGIN
     LEFT JOIN odin.runs r ON r.printer_id = p.id AND r.status IN ('claimed','starting','printing','paused','unknown') WHERE p.id = printer;
 END $f$;
 
-CREATE OR REPLACE FUNCTION odin._needs_rest(now record, what text) RETURNS void
+CREATE OR REPLACE FUNCTION odin._needs_answer(now record) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   IF now.state IN ('offline', 'unknown') THEN
     PERFORM odin.fail('printer_unreachable', format('%s is %s%s', now.name, now.state, coalesce(': ' || now.said, '')), NULL, jsonb_build_object('printer_id', now.id));
-  ELSIF now.state NOT IN ('idle', 'finished', 'failed') THEN
+  END IF;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._needs_clear_bed(now record) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF now.occupied THEN
+    PERFORM odin.fail('bed_not_clear', format('something lies on the bed of %s', now.name), format('Take the print off, then call clear_bed with printer_id %s.', now.id), jsonb_build_object('printer_id', now.id));
+  END IF;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._needs_rest(now record, what text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  PERFORM odin._needs_answer(now);
+  IF now.state NOT IN ('idle', 'finished', 'failed') THEN
     PERFORM odin.fail('printer_not_ready', format('%s reports %s; %s is refused meanwhile', now.name, now.state, what), NULL, jsonb_build_object('printer_id', now.id, 'state', now.state));
   END IF;
 END $f$;
@@ -87,7 +102,7 @@ BEGIN
   RETURN coalesce(found_one, jsonb_build_object('path', ltrim(btrim(path), '/')));
 END $f$;
 
-CREATE OR REPLACE FUNCTION odin.start_print(path text, printer_id bigint DEFAULT NULL) RETURNS jsonb
+CREATE OR REPLACE FUNCTION odin.start_print(path text, printer_id bigint DEFAULT NULL, plate integer DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 #variable_conflict use_variable
 DECLARE
@@ -99,16 +114,18 @@ BEGIN
   PERFORM odin._needs_rest(now, 'a new print');
   IF now.run_id IS NOT NULL THEN
     PERFORM odin.fail('printer_busy', format('run %s of the farm is on %s', now.run_id, now.name), NULL, jsonb_build_object('printer_id', now.id));
-  ELSIF now.occupied THEN
-    PERFORM odin.fail('bed_not_clear', format('something lies on the bed of %s', now.name), format('Take the print off, then call clear_bed with printer_id %s.', now.id), jsonb_build_object('printer_id', now.id));
-  ELSIF now.is_held THEN
+  END IF;
+  PERFORM odin._needs_clear_bed(now);
+  IF now.is_held THEN
     PERFORM odin.fail('not_ready', format('%s is held%s', now.name, coalesce(': ' || now.hold_reason, '')), NULL, jsonb_build_object('printer_id', now.id));
+  ELSIF plate > 1 AND (now.protocol <> 'bambu' OR file->>'path' !~* '\.3mf$') THEN
+    PERFORM odin.fail('not_supported', format('plate: %s on %s has one plate only; several are in .gcode.3mf files on Bambu Lab printers', file->>'path', now.name), 'Leave plate out.', jsonb_build_object('field', 'plate', 'printer_id', now.id));
   END IF;
   PERFORM odin.suggest('printer_status', jsonb_build_object('printer_id', now.id), 'watch it');
-  RETURN odin._control(now, 'print_file', jsonb_build_object('path', file->>'path', 'seconds', coalesce((file->>'estimated_print_time_s')::numeric, 60)),
-    format('select ''%s'' and begin printing it on the physical machine', file->>'path'), 'start_print') || '{"printing": false}';
+  RETURN odin._control(now, 'print_file', jsonb_strip_nulls(jsonb_build_object('path', file->>'path', 'seconds', coalesce((file->>'estimated_print_time_s')::numeric, 60), 'plate', plate)),
+    format('select ''%s''%s and begin printing it on the physical machine', file->>'path', CASE WHEN plate > 1 THEN format(', plate %s,', plate) ELSE '' END), 'start_print') || '{"printing": false}';
 END $f$;
-COMMENT ON FUNCTION odin.start_print(text, bigint) IS 'Starts a file that is already on the printer (see printer_files), without a job of the farm. Previews unless confirm is true: first show the preview to a person, and check that the bed is clear and the right filament is loaded. For jobs of the farm use start_job.';
+COMMENT ON FUNCTION odin.start_print(text, bigint, integer) IS 'Starts a file that is already on the printer (see printer_files), without a job of the farm. plate: which one of a sliced Bambu Lab file with several (1 unless said). Previews unless confirm is true: first show the preview to a person, and check that the bed is clear and the right filament is loaded. For jobs of the farm use start_job.';
 
 CREATE OR REPLACE FUNCTION odin.set_temperature(heater text, target integer, tool_index integer DEFAULT 0, printer_id bigint DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -222,6 +239,6 @@ END $f$;
 COMMENT ON FUNCTION odin.printer_files(bigint, integer) IS 'Lists the G-code files on a printer, newest first, as it last listed them (listed_at). Start one with start_print.';
 
 GRANT EXECUTE ON FUNCTION odin._one_printer(bigint, name), odin.printer_status(bigint), odin.printer_files(bigint, integer) TO odin_viewer;
-GRANT EXECUTE ON FUNCTION odin.start_print(text, bigint), odin.set_temperature(text, integer, integer, bigint), odin.home_printer(text[], bigint), odin.move_printer(numeric, numeric, numeric, numeric, bigint),
+GRANT EXECUTE ON FUNCTION odin.start_print(text, bigint, integer), odin.set_temperature(text, integer, integer, bigint), odin.home_printer(text[], bigint), odin.move_printer(numeric, numeric, numeric, numeric, bigint),
   odin.connect_printer(text, text, integer, bigint) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.printer_gcode(text[], bigint) TO odin_admin;

@@ -54,11 +54,10 @@ BEGIN
   IF target ~ '(^|/)\.\.?(/|$)' OR target ~ '[\\[:cntrl:]]' THEN
     PERFORM odin.fail('validation_failed', 'dest_path: a folder on the printer, without .. in it', NULL, '{"field":"dest_path"}');
   END IF;
-  IF now.state IN ('offline', 'unknown') THEN
-    PERFORM odin.fail('printer_unreachable', format('%s is %s%s', now.name, now.state, coalesce(': ' || now.said, '')), NULL, jsonb_build_object('printer_id', now.id));
-  ELSIF print_after_upload THEN
+  PERFORM odin._needs_answer(now);
+  IF print_after_upload THEN
     PERFORM odin._needs_rest(now, 'a new print');
-    IF now.occupied THEN PERFORM odin.fail('bed_not_clear', format('something lies on the bed of %s', now.name), format('Take the print off, then call clear_bed with printer_id %s.', now.id), jsonb_build_object('printer_id', now.id)); END IF;
+    PERFORM odin._needs_clear_bed(now);
   END IF;
   IF print_after_upload AND NOT print_it THEN
     PERFORM odin.would(jsonb_build_object('action', 'octoprint_upload_file', 'printer_id', now.id, 'server_path', target, 'print_after_upload', true));

@@ -13,7 +13,7 @@ BEGIN
     ('get_command',              'read',  'Show a command',            '{"idempotent":true}',                                          'none',    '{"command_id":{"minimum":1}}'::jsonb),
     ('printer_status',           'read',  'Printer status',            '{"idempotent":true}',                                          'none',    which),
     ('printer_files',            'read',  'Files on a printer',        '{"idempotent":true}',                                          'none',    which || rows),
-    ('start_print',              'write', 'Print a stored file',       '{"destructive":true,"idempotent":false,"open_world":true}',    'confirm', which || '{"path":{"minLength":1,"maxLength":512}}'),
+    ('start_print',              'write', 'Print a stored file',       '{"destructive":true,"idempotent":false,"open_world":true}',    'confirm', which || '{"path":{"minLength":1,"maxLength":512},"plate":{"minimum":1,"maximum":64}}'),
     ('set_temperature',          'write', 'Set a temperature',         '{"destructive":true,"idempotent":true,"open_world":true}',     'confirm', which || heat),
     ('home_printer',             'write', 'Home axes',                 '{"destructive":false,"idempotent":false,"open_world":true}',   'confirm', which || axes),
     ('move_printer',             'write', 'Move the head',             '{"destructive":false,"idempotent":false,"open_world":true}',   'confirm', which || jog),

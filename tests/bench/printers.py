@@ -42,12 +42,14 @@ def used(pid):
 
 def counters(farm):
     return farm.sql("""SELECT jsonb_build_object('commits', (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()),
-        'state', (SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'printer_state'), 'history', (SELECT sum(n_tup_ins) FROM pg_stat_user_tables WHERE relname LIKE 'printer_telemetry%'),
+        'state', (SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'printer_state'), 'history', (SELECT count(*) FROM odin.printer_telemetry),
         'wal', pg_current_wal_lsn() - '0/0')""")
 
 
 def load(printers, seconds):
-    """Half of them printing, half at rest, all looked at once a second."""
+    """Half of them printing, half at rest, all looked at once a second. Who prints gets a row of history each minute, all of them soon after its turn:
+    only whole minutes say how many rows a second that is."""
+    seconds = max(1, round(seconds / 60)) * 60
     from farm import Farm, wait
     farm = Farm()
     try:
@@ -124,7 +126,7 @@ def start_on_octoprint(rounds):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--printers", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     os.environ.setdefault("ODIN_TEST_SIDECAR", str(pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/odin-farm"))

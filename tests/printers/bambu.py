@@ -79,7 +79,7 @@ class Printer:
     def do_project_file(self, body):
         if self.state["gcode_state"] in ("RUNNING", "PAUSE", "PREPARE"):
             return "busy"
-        self.state.update(gcode_state="PREPARE", gcode_file=body["param"], subtask_name=body["subtask_name"], mc_percent=0, print_error=0, total_layer_num=20, stg_cur=2)
+        self.state.update(gcode_state="PREPARE", gcode_file=body["param"], subtask_name=body.get("subtask_name", ""), mc_percent=0, print_error=0, total_layer_num=20, stg_cur=2)
         self.ran = 0.0
         name = body["url"].rsplit("/", 1)[1]
         if not os.path.exists(os.path.join(CARD, name)):

@@ -19,6 +19,7 @@ PACKAGES = {
     "octoprint": ["OctoPrint==1.11.8"],
     "moonraker": ["moonraker==0.11.0"],
     "prusalink": ["prusalink==0.8.1"],
+    "bambulabs": ["bambulabs_api==2.6.6", "paho-mqtt==2.1.0", "pillow==12.1.0"],
     "pyftpdlib": ["pyftpdlib==2.0.1", "pyOpenSSL==24.2.1", "paho-mqtt==2.1.0", "zeroconf==0.132.2"],
 }
 
@@ -42,7 +43,7 @@ def installed(name):
     return place / "bin"
 
 
-def ask(port, method, path, body=None, headers=None, timeout=20):
+def ask(port, method, path, body=None, headers=None, timeout=60):
     """(status, parsed JSON or text) of a plain request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     headers = dict(headers or {})

@@ -157,11 +157,12 @@ def end():
     server.close()
 
 
-def sliced(pad=0):
+def sliced(pad=0, plates=(1,)):
     """A sliced file as Bambu's slicer exports one."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as z:
-        z.writestr("Metadata/plate_1.gcode", "G28\nM84\n")
+        for plate in plates:
+            z.writestr(f"Metadata/plate_{plate}.gcode", f"; plate {plate}\nG28\nG1 X10 E1\nM84\n")
         z.writestr("Metadata/filler", os.urandom(pad))
     return out.getvalue()
 
@@ -183,7 +184,7 @@ def started(farm, sidecar, printer, content=None):
 
 
 def life(farm, ftp, **habits):
-    sidecar, printer = with_printer(farm, ftp=ftp, seconds=8.0, **habits)
+    sidecar, printer = with_printer(farm, ftp=ftp, seconds=20.0, **habits)
     farm.wait_state(printer, "idle")
     content = sliced(pad=700_000)
     job = started(farm, sidecar, printer, content)
@@ -191,6 +192,7 @@ def life(farm, ftp, **habits):
     assert run_row["remote_file"].endswith(".gcode.3mf"), run_row
     assert (server.card / run_row["remote_file"]).read_bytes() == content
     order = server.orders("project_file")[0]
+    assert order["param"] == "Metadata/plate_1.gcode", order
     assert order["url"] == f"file:///sdcard/{run_row['remote_file']}" and order["subtask_name"] == run_row["remote_file"], order
     farm.wait_state(printer, "printing")
     paused = sidecar.ok("pause_printer", {"printer_id": printer})
@@ -252,7 +254,7 @@ def run_out(farm):
 
 
 def print_at_the_machine(farm):
-    sidecar, printer = with_printer(farm, seconds=5.0)
+    sidecar, printer = with_printer(farm, seconds=15.0)
     farm.wait_state(printer, "idle")
     server.tell(state={"gcode_state": "RUNNING", "subtask_name": "theirs", "gcode_file": "theirs.3mf"})
     farm.wait_state(printer, "printing")
@@ -332,6 +334,7 @@ def comforts(farm):
     """Light, fan, speed, heat, leaving objects out: confirmed by what the printer then reports."""
     sidecar, printer = with_printer(farm, seconds=60.0)
     farm.wait_state(printer, "idle")
+    sent = 0
     for tool, arguments, seen in (
         ("set_light", {"on": False}, lambda s: s["lights_report"][0]["mode"] == "off"),
         ("set_fan", {"percent": 100}, lambda s: s["cooling_fan_speed"] == "15"),
@@ -340,13 +343,77 @@ def comforts(farm):
     ):
         preview = sidecar.ok(tool, {"printer_id": printer, **arguments})
         assert preview["dry_run"] is True and not seen(server.seen()["state"]), (tool, preview)
+        sidecar.ok(tool, {"printer_id": printer, "confirm": False, **arguments})
+        assert len(server.seen()["orders"]) == sent, "nothing reaches the broker without confirm"
+        sent += 1
         answer = sidecar.ok(tool, {"printer_id": printer, "confirm": True, **arguments})
-        assert answer["ok"] is True and seen(server.seen()["state"]), (tool, answer)
+        assert answer["ok"] is True and len(server.seen()["orders"]) == sent and seen(server.seen()["state"]), (tool, answer)
     assert sidecar.refused("skip_objects", {"printer_id": printer, "objects": ["3"]})["code"] == "printer_not_ready"
     started(farm, sidecar, printer)
     farm.wait_state(printer, "printing")
     assert sidecar.ok("skip_objects", {"printer_id": printer, "objects": ["3", "17"], "confirm": True})["ok"] is True
     assert server.orders("skip_objects")[0]["obj_list"] == [3, 17] or server.orders("skip_objects")[0]["obj_list"] == [17, 3]
+
+
+def the_plate_is_chosen(farm):
+    """A file may hold the third plate only: a job prints the one that its figures are of. Of a stored file it is the one that is asked for."""
+    sidecar, printer = with_printer(farm, seconds=60.0)
+    farm.wait_state(printer, "idle")
+    content = sliced(plates=(3, 5))
+    sha256 = farm.store_bytes(content, "third.gcode.3mf")
+    read = wait("the file to be read", lambda: (lambda f: f if f["facts_state"] in ("read", "unreadable") else None)(farm.sql(f"SELECT to_jsonb(f) FROM odin.files f WHERE sha256 = '{sha256}'")))
+    facts = read["facts"]
+    assert facts, read["facts_problem"]
+    assert (facts["plate"], facts["plates"]) == (3, 2), facts
+    job = started(farm, sidecar, printer, content)
+    assert server.orders("project_file")[-1]["param"] == "Metadata/plate_3.gcode", server.orders("project_file")
+    name = farm.run_of(job)["remote_file"]
+    sidecar.ok("cancel_job", {"job_id": job})
+    sidecar.ok("clear_bed", {"printer_id": printer})
+    wait("the list of files", lambda: any(f["path"] == name for f in farm.sql(f"SELECT files FROM odin.printer_facts WHERE printer_id = {printer}") or []), 90)
+    farm.wait_state(printer, "idle")
+    asked = {"printer_id": printer, "path": name, "confirm": True}
+    assert "plate 5" in sidecar.ok("start_print", {**asked, "plate": 5, "confirm": False})["detail"]
+    assert sidecar.ok("start_print", {**asked, "plate": 5})["ok"] is True
+    assert server.orders("project_file")[-1]["param"] == "Metadata/plate_5.gcode", server.orders("project_file")
+    assert sidecar.refused("start_print", {**asked, "plate": 0})["code"] == "validation_failed"
+    other = farm.printer("v1")
+    farm.wait_state(other, "idle")
+    error = sidecar.refused("start_print", {"printer_id": other, "path": "x.gcode", "plate": 2})
+    assert error["code"] in ("not_supported", "file_not_on_printer"), error
+
+
+def an_independent_client_agrees(farm):
+    """bambulabs_api as it is on PyPI drives the stand-in and reads it; the farm, watching the same printer, sees the same."""
+    sidecar, printer = with_printer(farm, seconds=60.0)
+    farm.wait_state(printer, "idle")
+    (server.card / "theirs.gcode.3mf").write_bytes(sliced(plates=(2,)))
+    client = subprocess.Popen([installed("bambulabs") / "python", Path(__file__).with_name("client.py"), "127.0.0.1", CODE, SERIAL, str(server.mqtt), str(server.strict)],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def asked(*words):
+        client.stdin.write(" ".join(words) + "\n")
+        client.stdin.flush()
+        return json.loads(client.stdout.readline())
+
+    try:
+        assert asked("state")["state"] == "IDLE"
+        assert "theirs.gcode.3mf" in " ".join(asked("files")["files"])
+        for order, theirs, ours in (("start theirs.gcode.3mf 2", "RUNNING", "printing"), ("pause", "PAUSE", "paused"), ("resume", "RUNNING", "printing"), ("stop", "FAILED", None)):
+            assert asked(*order.split())["taken"] is True, order
+            said = wait(f"{theirs} after {order}", lambda: (lambda s: s if s["state"] == theirs else None)(asked("state")))
+            if ours:
+                farm.wait_state(printer, ours)
+        assert said["print_error"] in (50348044, 0), said
+        assert server.orders("project_file")[-1]["param"] == "Metadata/plate_2.gcode"
+        farm.wait_state(printer, "failed", "finished", "idle")
+        # What the farm's own driver orders is what that client then reads.
+        assert sidecar.ok("set_light", {"printer_id": printer, "on": False, "confirm": True})["ok"] is True
+        assert sidecar.ok("set_temperature", {"printer_id": printer, "heater": "bed", "target": 55, "confirm": True})["ok"] is True
+        wait("the client to see light and heat", lambda: (lambda s: (s["light"], s["bed_target"]) == ("off", 55))(asked("state")))
+    finally:
+        client.kill()
+        client.wait()
 
 
 def spools_are_told_and_shown(farm):
@@ -364,4 +431,4 @@ def spools_are_told_and_shown(farm):
 
 
 TESTS = [life_with_a_strict_file_server, life_with_a_tolerant_file_server, cancel_is_no_failure, failure_has_its_code, run_out, print_at_the_machine, missing_file, developer_mode, wrong_answers_are_told_apart,
-         another_certificate_is_not_trusted, nothing_is_sent_late, comforts, spools_are_told_and_shown]
+         another_certificate_is_not_trusted, nothing_is_sent_late, comforts, the_plate_is_chosen, an_independent_client_agrees, spools_are_told_and_shown]

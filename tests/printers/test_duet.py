@@ -25,7 +25,7 @@ def started(farm, sidecar, printer, text=None):
 
 def life_of_a_print(farm):
     machine, sidecar, printer = with_printer(farm, password="s3 c&ret")
-    machine.seconds = 12.0
+    machine.seconds = 25.0
     text = gcode(20) + ";" + "x" * 400_000 + "\n"
     job = started(farm, sidecar, printer, text)
     name = farm.run_of(job)["remote_file"]
@@ -92,7 +92,7 @@ def sessions_end_and_memory_is_short(farm):
 
 
 def a_damaged_upload_is_tried_again_but_not_for_ever(farm):
-    machine, sidecar, printer = with_printer(farm, ODIN_COMMAND_WAIT="40")
+    machine, sidecar, printer = with_printer(farm)
     machine.seconds, machine.damage = 60.0, 2
     job = started(farm, sidecar, printer)
     assert machine.damage == 0
@@ -145,7 +145,7 @@ def wrong_answers_are_told_apart(farm):
 
 def ended_while_nobody_looked(farm):
     machine, sidecar, printer = with_printer(farm)
-    machine.seconds = 5.0
+    machine.seconds = 15.0
     job = started(farm, sidecar, printer)
     sidecar.kill()
     wait("the Duet to finish", lambda: machine.status == "idle", 20)

@@ -69,7 +69,7 @@ def printers_announce_themselves(farm):
     shouting.start()
     try:
         assert announcer.stdout.readline() == "announced\n"
-        answer = sidecar.ok("discover_printers", {"seconds": 5})
+        answer = sidecar.ok("discover_printers", {"seconds": 12})
     finally:
         stop.set()
         shouting.join()

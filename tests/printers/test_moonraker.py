@@ -114,7 +114,7 @@ def started(farm, sidecar, printer, text):
 
 def life_of_a_print(farm):
     sidecar, printer = with_printer(farm)
-    job = started(farm, sidecar, printer, gcode(160))
+    job = started(farm, sidecar, printer, gcode(240))
     run = farm.run_of(job)
     assert run["status"] == "printing" and server.stats()["print_stats"]["filename"] == run["remote_file"], run
     farm.wait_state(printer, "printing")
@@ -127,7 +127,7 @@ def life_of_a_print(farm):
     history = server.get("/server/history/list?limit=5&order=desc")[1]["result"]["jobs"]
     assert [j["status"] for j in history if j["filename"] == run["remote_file"]] == ["completed"], history
     files = wait("the list of files", lambda: [f for f in farm.sql(f"SELECT files FROM odin.printer_facts WHERE printer_id = {printer}") if f["path"] == run["remote_file"]])
-    assert files[0]["size_bytes"] == len(gcode(160))
+    assert files[0]["size_bytes"] == len(gcode(240))
 
 
 def cancel_while_heating_answers_with_a_handle(farm):

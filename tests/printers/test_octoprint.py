@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 
 from farm import wait
 from servers import OctoPrint, gcode
@@ -45,13 +44,15 @@ def started(farm, sidecar, printer, text, seconds=30):
     job = farm.job(seconds=seconds, sha256=farm.store(text), printer=printer)
     answer = sidecar.ok("start_job", {"job_id": job})
     assert answer["confirmed"], answer
+    # Confirmed is also a print that still prepares; a cancel or a fault of the tests shall find it printing.
+    wait("OctoPrint to print", lambda: server.state() == "Printing")
     return job
 
 
 def life_of_a_print(farm):
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(30, 0.3))
+    job = started(farm, sidecar, printer, gcode(80, 0.3))
     run = farm.run_of(job)
     assert run["status"] == "printing" and run["remote_file"].startswith(f"odin_{run['id']}_"), run
     assert server.get("/api/job")[1]["job"]["file"]["path"] == run["remote_file"]
@@ -90,7 +91,7 @@ def cancel_while_heating_answers_with_a_handle(farm):
     job = farm.job(sha256=farm.store(gcode(50, 0.3, heat=200)), printer=printer)
     sidecar.ok("start_job", {"job_id": job})
     wait("printing", lambda: farm.run_of(job)["status"] == "printing")
-    time.sleep(1)
+    wait("the heating to begin", lambda: server.get("/api/printer")[1]["temperature"]["tool0"]["target"] == 200)
     answer = sidecar.ok("cancel_job", {"job_id": job})
     assert answer["command_state"] in ("sent", "done"), answer
     if answer["command_state"] == "sent":
@@ -115,7 +116,7 @@ def print_at_the_machine(farm):
     """A print that the farm did not start is recorded, occupies the bed, and keeps jobs away."""
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    server.upload("theirs.gcode", gcode(8, 0.3))
+    server.upload("theirs.gcode", gcode(50, 0.3))
     server.post("/api/files/local/theirs.gcode", {"command": "select", "print": True})
     farm.wait_state(printer, "printing")
     wait("the event", lambda: farm.sql(f"SELECT to_jsonb(count(*)) FROM odin.printer_events WHERE printer_id = {printer} AND kind = 'foreign_print_started'") == 1)
@@ -197,7 +198,7 @@ def ended_while_nobody_looked(farm):
     """The sidecar is away while the print ends; the next one reads the end from the server."""
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(10, 0.3))
+    job = started(farm, sidecar, printer, gcode(60, 0.3))
     sidecar.kill()
     wait("OctoPrint to finish", lambda: server.state() == "Operational", 60)
     assert farm.run_of(job)["status"] == "printing"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -22,10 +23,14 @@ class PrusaLink(Server):
         # It takes nothing below /tmp for a storage.
         shutil.rmtree(self.dir)
         self.dir = Path(tempfile.mkdtemp(prefix="odin-prusalink-", dir="/var/tmp"))
+        # It syncs a small file to the disk before the first line of a print leaves. With a disk that is busy (somebody compiles, or installs)
+        # that takes half a minute, in which PrusaLink holds back everything for the printer, pauses too; so that file is kept in memory.
+        self.memory = Path(tempfile.mkdtemp(prefix="odin-prusalink-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else self.dir))
         (self.dir / "prusalink.ini").write_text(f"""
 [daemon]
 data_dir={self.dir}
 pid_file=./pl.pid
+power_panic_file={self.memory}/power_panic
 [http]
 address=127.0.0.1
 port={self.port}
@@ -92,6 +97,7 @@ api_key={self.KEY}
     def close(self):
         if self.machine:
             self.machine.close()
+        shutil.rmtree(self.memory, ignore_errors=True)
         super().close()
 
 
@@ -135,7 +141,7 @@ def life_of_a_print(farm):
     """By user name and password: start, pause, resume, and an end that is seen in the eleven seconds in which it is shown."""
     sidecar, printer = with_printer(farm, {"username": "maker", "password": server.PASSWORD})
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(60, 0.2))
+    job = started(farm, sidecar, printer, gcode(120, 0.2))
     run = farm.run_of(job)
     assert run["status"] == "printing", run
     shown = server.get("/api/v1/job")[1]
@@ -152,17 +158,18 @@ def life_of_a_print(farm):
     facts = farm.sql(f"SELECT facts FROM odin.printer_facts WHERE printer_id = {printer}")
     assert facts["server"]["version"] == "0.8.1" and "PrusaLink" in facts["server"]["text"], facts
     files = wait("the list of files", lambda: [f for f in farm.sql(f"SELECT files FROM odin.printer_facts WHERE printer_id = {printer}") if f["path"] == run["remote_file"]], 70)
-    assert files[0]["size_bytes"] == len(gcode(60, 0.2)), files
+    assert files[0]["size_bytes"] == len(gcode(120, 0.2)), files
 
 
 def the_next_print_waits_for_the_server(farm):
     """For some seconds after an end a new print would be refused; the start waits instead of failing."""
-    sidecar, printer = with_printer(farm, ODIN_COMMAND_WAIT="45")
+    sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
     first = started(farm, sidecar, printer, gcode(200, 0.2))
     assert sidecar.ok("cancel_job", {"job_id": first})["status"] == "cancelled"
     wait("the run to end", lambda: farm.run_of(first)["status"] == "cancelled", 60)
-    assert server.state() == "STOPPED"
+    # Shown for eleven seconds; a machine that is slower than that finds it at rest.
+    assert server.state() in ("STOPPED", "IDLE")
     sidecar.ok("clear_bed", {"printer_id": printer})
     second = started(farm, sidecar, printer, gcode(200, 0.2))
     assert farm.run_of(second)["status"] == "printing"
@@ -208,7 +215,7 @@ def heat_and_motion(farm):
 def print_at_the_machine(farm):
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    assert server.send("PUT", "/api/v1/files/local/theirs.gcode", gcode(40, 0.2), Content_Type="text/x.gcode", Overwrite="?1")[0] == 201
+    assert server.send("PUT", "/api/v1/files/local/theirs.gcode", gcode(120, 0.2), Content_Type="text/x.gcode", Overwrite="?1")[0] == 201
     # It answers an upload before it knows the file by its name.
     wait("the file to be known", lambda: server.send("POST", "/api/v1/files/local/theirs.gcode")[0] == 204, 10)
     farm.wait_state(printer, "printing")

@@ -1,67 +1,10 @@
 """PrintMCP's rule and ranges: without confirm nothing leaves, proven at the socket; with it, one request of the right kind."""
 
-import http.server
 import json
-import threading
 import time
 
 from farm import wait
-
-OPERATIONAL = {"operational": True, "printing": False, "paused": False, "pausing": False, "cancelling": False, "finishing": False, "error": False, "closedOrError": False, "ready": True}
-
-
-class Recorder:
-    """Something that answers like OctoPrint and writes down every request that could move a machine."""
-
-    def __init__(self):
-        recorder, self.orders, self.dead = self, [], False
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self, status, body):
-                text = b"" if body is None else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def do_GET(self):
-                if recorder.dead:
-                    self.close_connection = True
-                    return
-                path = self.path.split("?")[0]
-                bed = recorder.bed
-                pages = {
-                    "/api/version": {"api": "0.1", "server": "1.11.8", "text": "OctoPrint 1.11.8"},
-                    "/api/connection": {"current": {"state": "Operational", "port": "VIRTUAL", "baudrate": 250000}},
-                    "/api/job": {"state": "Operational", "job": {"file": {"path": None}}, "progress": {"completion": None}},
-                    "/api/printer": {"state": {"flags": OPERATIONAL}, "temperature": {"tool0": {"actual": 21.0, "target": recorder.tool}, "bed": {"actual": 21.0, "target": bed}}},
-                    "/api/files/local": {"files": [{"type": "machinecode", "path": "there.gcode", "size": 10, "date": 5, "gcodeAnalysis": {"estimatedPrintTime": 90.0}}]},
-                }
-                self.answer(200 if path in pages else 404, pages.get(path, {"error": "Not found"}))
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if self.path == "/api/login":
-                    return self.answer(403, {"error": "no"})
-                said = json.loads(body) if body.startswith(b"{") else body.decode(errors="replace")
-                recorder.orders.append((self.path, said))
-                if self.path == "/api/printer/bed":
-                    recorder.bed = said["target"]
-                if self.path == "/api/printer/tool":
-                    recorder.tool = said["targets"]["tool0"]
-                self.answer(204, None)
-
-            def log_message(self, *args):
-                pass
-
-        self.bed = self.tool = 0.0
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
+from recorder import Recorder
 
 def recorded(farm, **columns):
     recorder = Recorder()
@@ -97,6 +40,42 @@ def nothing_leaves_without_confirm(farm):
                 assert answer["ok"] is True and answer["detail"].startswith("Safety check - nothing was sent"), (tool, answer)
     upload = sidecar.ok("octoprint_upload_file", {"gcode_path": farm_file(farm), "print_after_upload": True})
     assert upload["dry_run"] is True and upload["uploaded"] is False, upload
+    time.sleep(3)
+    assert recorder.orders == [], recorder.orders
+    assert farm.sql("SELECT to_jsonb(count(*)) FROM odin.commands") == 0
+
+
+WHILE_PRINTING = [
+    ("skip_objects", {"objects": ["1"]}),
+    ("set_fan", {"percent": 40}),
+    ("set_speed", {"percent": 80}),
+    ("octoprint_control_job", {"action": "pause"}),
+    ("octoprint_control_job", {"action": "cancel"}),
+]
+# ODIN's verbs are not gated by confirm, but preview with dry_run; confirm is no word of theirs.
+OF_ODIN = [("pause_printer", {}), ("stop_printer", {})]
+
+
+def nothing_leaves_in_the_middle_of_a_print(farm):
+    """The same at the socket for what is for a running print, and for an administrator's G-code."""
+    recorder, sidecar, printer = recorded(farm)
+    for more in ({}, {"confirm": False}, {"dry_run": True, "confirm": True}):
+        answer = sidecar.ok("printer_gcode", {"lines": ["M115"], **more}, role="admin")
+        assert answer["dry_run"] is True and "command_id" not in answer, answer
+    recorder.printing("theirs.gcode")
+    farm.wait_state(printer, "printing")
+    for tool, arguments in WHILE_PRINTING:
+        for more in ({}, {"confirm": False}, {"dry_run": True, "confirm": True}):
+            answer = sidecar.ok(tool, {**arguments, **more})
+            assert answer["dry_run"] is True and "command_id" not in answer, (tool, answer)
+    for tool, arguments in OF_ODIN:
+        answer = sidecar.ok(tool, {"printer_id": printer, **arguments, "dry_run": True})
+        assert answer["dry_run"] is True, (tool, answer)
+        assert sidecar.refused(tool, {"printer_id": printer, **arguments, "confirm": False})["code"] == "validation_failed"
+    recorder.paused = True
+    farm.wait_state(printer, "paused")
+    for tool, arguments in (("resume_printer", {"printer_id": printer, "dry_run": True}), ("octoprint_control_job", {"action": "resume"}), ("octoprint_control_job", {"action": "resume", "confirm": False})):
+        assert sidecar.ok(tool, arguments)["dry_run"] is True
     time.sleep(3)
     assert recorder.orders == [], recorder.orders
     assert farm.sql("SELECT to_jsonb(count(*)) FROM odin.commands") == 0
@@ -229,4 +208,4 @@ def precise_diagnoses(farm):
         wait(f"the diagnosis {word}", tested, 30, 1.0)
 
 
-TESTS = [nothing_leaves_without_confirm, confirmed_is_one_request, reads, ceilings, previews_look_at_the_world, which_printer, rights, secrets_stay_secret, precise_diagnoses]
+TESTS = [nothing_leaves_without_confirm, nothing_leaves_in_the_middle_of_a_print, confirmed_is_one_request, reads, ceilings, previews_look_at_the_world, which_printer, rights, secrets_stay_secret, precise_diagnoses]

@@ -8,7 +8,7 @@ def life_of_a_print(farm):
     sidecar = farm.sidecar()
     printer = farm.printer("v1", address="speed=20")
     farm.wait_state(printer, "idle")
-    job = farm.job(seconds=200, printer=printer)
+    job = farm.job(seconds=500, printer=printer)
     started = sidecar.ok("start_job", {"job_id": job, "printer_id": printer})
     assert started["command_state"] == "done" and started["confirmed"], started
     assert farm.run_of(job)["status"] == "printing", farm.run_of(job)

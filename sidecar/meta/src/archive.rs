@@ -103,6 +103,7 @@ pub fn read_sliced_3mf(source: &mut impl Source, limits: &Limits) -> Result<Fact
         None => return Err(Error::bad("the plate's G-code is missing")),
     };
     facts.plates = Some(plates.len() as u32);
+    facts.plate = Some(plate);
     if let Some(xml) = small(&mut zip, "Metadata/slice_info.config", limits)? {
         slice_info(&xml, plate, &mut facts)?;
     }

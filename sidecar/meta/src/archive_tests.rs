@@ -38,6 +38,7 @@ fn a_sliced_plate() {
         (facts.print_seconds, facts.grams, facts.plates),
         (Some(600.0), Some(12.5), Some(1))
     );
+    assert_eq!(facts.plate, Some(2), "the number it has in its file");
     assert_eq!(facts.tools.len(), 2);
     assert_eq!(
         (facts.tools[1].tool, facts.tools[1].color.as_deref()),

@@ -40,6 +40,8 @@ pub struct Facts {
     /// Plates of a sliced 3MF; the figures are of the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plates: Option<u32>,
+    /// Which of them the figures are of, and which is printed: the first.
+    pub plate: Option<u32>,
     /// Figures that were counted from the moves because the slicer wrote none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub counted: Vec<&'static str>,

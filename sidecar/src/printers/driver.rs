@@ -130,6 +130,8 @@ pub enum Act {
     Start {
         file: String,
         seconds: f64,
+        /// Which plate of a sliced file with several; only Bambu Lab's have any.
+        plate: u32,
         /// Which slot of the printer feeds which filament of the file; empty when the farm does not know.
         slots: Vec<i64>,
     },

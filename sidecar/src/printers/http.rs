@@ -51,6 +51,14 @@ impl Answer {
             .map_err(|_| Fault::odd(format!("the server answered {} with something that is not JSON; is this the right address and protocol?", self.status.as_u16())))
     }
 
+    /// Taken, or what this protocol's words for a refusal mean.
+    pub fn done(&self, wrong: fn(&Answer) -> Fault) -> Result<(), Fault> {
+        match self.status.is_success() {
+            true => Ok(()),
+            false => Err(wrong(self)),
+        }
+    }
+
     pub fn asks_for_digest(&self) -> bool {
         let challenge = self.challenge.as_deref().unwrap_or_default();
         challenge.starts_with("Digest")

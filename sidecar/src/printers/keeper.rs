@@ -516,7 +516,7 @@ impl Keeper {
             match self.look(false).await {
                 Ok(now)
                     if !matches!(now.state, State::Offline | State::Unknown)
-                        || order.verb == "connect" =>
+                        || matches!(order.verb.as_str(), "connect" | "disconnect") =>
                 {
                     break now
                 }
@@ -537,6 +537,10 @@ impl Keeper {
                 "{}: the sidecar that sent it died before it heard back",
                 order.verb
             )));
+        }
+        // The file is there, but nobody knows whether it was chosen; choosing it twice is the same as once.
+        if matches!(order.act(), Ok(Some(Act::Select { .. }))) && now.file != order.file {
+            return End::Again;
         }
         let starts = matches!(order.act(), Ok(Some(Act::Start { .. })));
         match order.shown(&now) {

@@ -37,7 +37,7 @@ impl OctoPrint {
     }
 
     async fn order(&self, path: &str, body: Value) -> Result<(), Fault> {
-        done(&self.http.post(path, &body, LONG).await?)
+        self.http.post(path, &body, LONG).await?.done(wrong)
     }
 
     async fn lines(&self, lines: &[String]) -> Result<(), Fault> {
@@ -51,13 +51,6 @@ fn read(answer: &Answer) -> Result<Value, Fault> {
         StatusCode::OK => answer.json(),
         _ => Err(wrong(answer)),
     }
-}
-
-fn done(answer: &Answer) -> Result<(), Fault> {
-    if answer.status.is_success() {
-        return Ok(());
-    }
-    Err(wrong(answer))
 }
 
 /// A wrong key is 403 when asking, and 400 "CSRF validation failed" when ordering.
@@ -245,7 +238,7 @@ impl Driver for OctoPrint {
             .http
             .upload("/api/files/local", fields, name, file)
             .await?;
-        done(&answer)?;
+        answer.done(wrong)?;
         // OctoPrint makes names safe in its own way; a run must be found again under the name it was given.
         let stored = answer.json()?["files"]["local"]["name"]
             .as_str()

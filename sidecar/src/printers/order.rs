@@ -15,6 +15,8 @@ pub struct Order {
     pub file: Option<String>,
     pub sha256: Option<String>,
     pub seconds: f64,
+    /// Which plate of a sliced file with several.
+    pub plate: u32,
     /// Slot of each filament of the file, in the file's order.
     pub slots: Vec<i64>,
     pub seconds_left: f64,
@@ -87,6 +89,10 @@ impl Order {
                 .as_f64()
                 .or(arguments["seconds"].as_f64())
                 .unwrap_or(60.0),
+            plate: arguments["plate"]
+                .as_u64()
+                .and_then(|n| n.try_into().ok())
+                .unwrap_or(1),
             slots: slot_map(&arguments["slots"]),
             seconds_left: row["seconds_left"].as_f64().unwrap_or(0.0),
             arguments,
@@ -104,11 +110,13 @@ impl Order {
             "start" | "print_file" => Act::Start {
                 file: file()?,
                 seconds: self.seconds,
+                plate: self.plate,
                 slots: self.slots.clone(),
             },
             "upload" if a["print"] == true => Act::Start {
                 file: file()?,
                 seconds: self.seconds,
+                plate: self.plate,
                 slots: self.slots.clone(),
             },
             "upload" if a["select"] == true => Act::Select { file: file()? },
@@ -375,7 +383,7 @@ impl Order {
         let usual: f64 = match self.verb.as_str() {
             "stop" => 240.0,
             "pause" => 180.0,
-            "set_temperature" | "set_light" | "set_fan" | "set_speed" | "set_slot" => 15.0,
+            "set_temperature" | "set_light" | "set_fan" | "set_speed" | "set_slot" => 30.0,
             _ => 60.0,
         };
         usual.min(self.seconds_left.max(5.0))

@@ -51,7 +51,8 @@ impl PrusaLink {
     }
 
     async fn order(&self, method: Method, path: &str) -> Result<(), Fault> {
-        done(&self.http.order(method, path, &[JSON], LONG).await?)
+        let answer = self.http.order(method, path, &[JSON], LONG).await?;
+        answer.done(wrong)
     }
 
     /// The pages of the older API, which newer printers no longer have.
@@ -62,23 +63,13 @@ impl PrusaLink {
                 "this PrusaLink lets nobody move or heat over the network; use the printer's screen",
             ));
         }
-        done(&answer)
+        answer.done(wrong)
     }
 
     /// Where files go: the first place that can be written to.
     async fn storage(&self) -> Result<String, Fault> {
         let said = self.read("/api/v1/storage").await?;
-        let places = said["storage_list"].as_array().cloned().unwrap_or_default();
-        let place = places
-            .iter()
-            .find(|s| s["read_only"] != true && s["available"] != false)
-            .and_then(|s| s["path"].as_str());
-        match place {
-            Some(path) => Ok(path.trim_matches('/').to_owned()),
-            None => Err(Fault::refused(
-                "the printer has no storage that can be written to: no USB drive or card is in it",
-            )),
-        }
+        writable(&said)
     }
 
     async fn place_of(&self, file: &str) -> Result<String, Fault> {
@@ -107,11 +98,29 @@ impl PrusaLink {
     }
 }
 
-fn done(answer: &Answer) -> Result<(), Fault> {
-    if answer.status.is_success() {
-        return Ok(());
+/// Newer printers have /usb beside a /local that nobody may write to; and a drive that is not in is listed too.
+fn writable(said: &Value) -> Result<String, Fault> {
+    let places = said["storage_list"].as_array().cloned().unwrap_or_default();
+    let mut why = Vec::new();
+    for place in &places {
+        let Some(path) = place["path"].as_str().map(|p| p.trim_matches('/')) else {
+            continue;
+        };
+        if place["available"] == false {
+            why.push(format!("{path} is not in the printer"));
+        } else if place["read_only"] == true {
+            why.push(format!("{path} can only be read"));
+        } else {
+            return Ok(path.to_owned());
+        }
     }
-    Err(wrong(answer))
+    if why.is_empty() {
+        why.push("it has none at all: no USB drive or card is in it".to_owned());
+    }
+    Err(Fault::refused(format!(
+        "the printer has no storage that can be written to: {}",
+        why.join(", ")
+    )))
 }
 
 /// A wrong key is 403, a wrong password 401.
@@ -290,7 +299,7 @@ impl Driver for PrusaLink {
             .http
             .send_file(Method::PUT, &place, &headers, file)
             .await?;
-        done(&answer)?;
+        answer.done(wrong)?;
         // It answers before it knows the file by its name.
         let until = Instant::now() + KNOWN_LIMIT;
         loop {
@@ -416,6 +425,21 @@ mod tests {
         );
         assert_eq!(seen("IDLE", None).outcome, None);
         assert_eq!(seen("", None).state, State::Unknown);
+    }
+
+    #[test]
+    fn storages() {
+        let list = |places: Value| writable(&json!({ "storage_list": places }));
+        let local = json!({"path": "/local", "read_only": true, "available": true});
+        let usb = json!({"path": "/usb", "read_only": false, "available": true});
+        let gone = json!({"path": "/usb", "read_only": false, "available": false});
+        assert_eq!(list(json!([local, usb])).unwrap(), "usb");
+        let why = list(json!([local, gone])).unwrap_err().detail;
+        assert!(
+            why.contains("local can only be read") && why.contains("usb is not in"),
+            "{why}"
+        );
+        assert!(list(json!([])).unwrap_err().detail.contains("none at all"));
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Bambu {
         }
     }
 
-    fn start(&self, file: &str, slots: &[i64]) -> Value {
+    fn start(&self, file: &str, plate: u32, slots: &[i64]) -> Value {
         if !file.ends_with(".3mf") {
             return json!({"command": "gcode_file", "param": format!("/sdcard/{file}")});
         }
@@ -106,7 +106,7 @@ impl Bambu {
         let use_ams = trays.iter().any(|tray| (0..EXTERNAL).contains(tray));
         // Sources disagree about the spelling of levelling; printers ignore what they do not know.
         json!({
-            "command": "project_file", "param": "Metadata/plate_1.gcode", "url": url, "file": file, "subtask_name": file,
+            "command": "project_file", "param": format!("Metadata/plate_{plate}.gcode"), "url": url, "file": file, "subtask_name": file,
             "project_id": "0", "profile_id": "0", "task_id": "0", "subtask_id": "0", "md5": "", "bed_type": "auto", "timelapse": false,
             "bed_leveling": true, "bed_levelling": true, "flow_cali": true, "vibration_cali": true, "layer_inspect": false,
             "use_ams": use_ams, "ams_mapping": if use_ams { json!(trays) } else { json!([]) },
@@ -257,8 +257,10 @@ impl Driver for Bambu {
 
     async fn act(&self, act: &Act) -> Result<Value, Fault> {
         match act {
-            Act::Start { file, slots, .. } => {
-                self.print(self.start(file, slots)).await?;
+            Act::Start {
+                file, plate, slots, ..
+            } => {
+                self.print(self.start(file, *plate, slots)).await?;
             }
             Act::Pause => {
                 self.print(json!({"command": "pause", "param": ""})).await?;

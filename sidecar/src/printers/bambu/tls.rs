@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{ring, verify_tls12_signature, verify_tls13_signature, CryptoProvider};
+use rustls::crypto::{
+    ring, verify_tls12_signature, verify_tls13_signature, WebPkiSupportedAlgorithms,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use sha2::{Digest, Sha256};
@@ -62,7 +64,7 @@ impl Identity {
         let provider = Arc::new(ring::default_provider());
         let verifier = Arc::new(BySerial {
             identity: self.clone(),
-            provider: provider.clone(),
+            algorithms: provider.signature_verification_algorithms,
         });
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -115,7 +117,7 @@ fn common_name(certificate: &[u8]) -> Option<String> {
 #[derive(Debug)]
 struct BySerial {
     identity: Arc<Identity>,
-    provider: Arc<CryptoProvider>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ServerCertVerifier for BySerial {
@@ -139,8 +141,7 @@ impl ServerCertVerifier for BySerial {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let by = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, by)
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -149,13 +150,10 @@ impl ServerCertVerifier for BySerial {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let by = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, by)
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
