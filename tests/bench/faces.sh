@@ -73,12 +73,20 @@ pg() { # statement role connections: calls a second; any failed statement ends t
     # New connections have planned nothing yet, and the sidecar's have: only what comes after the first seconds counts.
     "$bin/pgbench" -n -M prepared -P 1 -c "$3" -j 2 -T "$((warm + seconds))" -f "$OUT/statement.sql" -h "$ODIN_TEST_HOST" -p "$ODIN_TEST_PORT" -U "$2" "$DB" >"$OUT/pgbench.log" 2>&1 ||
         { tail -n 5 "$OUT/pgbench.log" >&2; die "pgbench failed: $1"; }
-    awk -v warm="$warm" '/^progress/ && $2 > warm + 0.5 { sum += $4; n++ } END { printf "%.1f", sum / n }' "$OUT/pgbench.log"
+    awk -v warm="$warm" -v enough="$((12 * $3))" '/^progress/ { if ($2 > warm + 0.5 && done >= enough) { sum += $4; n++ } done += $4; last = $4 } END { printf "%.1f", n ? sum / n : last }' "$OUT/pgbench.log"
 }
 pg_raw() { pg "${raw[$1]}" bench_operator "$2"; } # tool connections
 # The answer is looked at here too: an error of the dispatcher is an answer like any other to pgbench.
 pg_dispatcher() { pg "SELECT a, 1 / (a->>'status' = 'complete')::int FROM odin.gateway_call('$credential', '$1', '${arguments[$1]}', '{\"face\": \"mcp\"}') a" odin_gateway "$2"; }
-warm() { (seconds=2 && load "$1" mcp "$2" 16); } # base tool: the server's own connections, before they are measured
+warm() { # base tool: the server's own connections make their plans, before they are measured
+    local sum=0 round
+    for round in $(seq 20); do
+        seconds=2 load "$1" mcp "$2" 16
+        sum=$((sum + calls))
+        if [ "$sum" -ge 400 ]; then return 0; fi
+    done
+    warn "$2 made $sum calls in $round rounds and is measured cold"
+}
 load() { # base face tool connections [PAUSE]: sets rate, p50, p99, calls and cpu (milliseconds of the server's own a call); a failed call ends the benchmark
     local server=$pid before failed said
     if [ "$1" = "${PEER:-}" ]; then server=$peer_pid; fi

@@ -14,10 +14,10 @@ set -euo pipefail
 
 printf '| call | connections | SQL function/s | dispatcher/s | REST/s | MCP 2025/s | MCP 2026/s |\n|---|---|---|---|---|---|---|\n'
 for tool in list_queue get_job queue_job; do
-    warm "$BASE" "$tool"
     for connections in 1 8 64; do
         below=$(pg_raw "$tool" "$connections")
         base=$(pg_dispatcher "$tool" "$connections")
+        warm "$BASE" "$tool"
         of="$tool, $connections connections"
         # The limits are the design's: a write through the dispatcher at most twice the raw one, MCP at 64 connections at least 0.6 of the dispatcher.
         limit=+
