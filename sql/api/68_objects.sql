@@ -221,7 +221,7 @@ END $f$;
 -- For odin-farm check: the buckets that are in use, with their sealed keys.
 CREATE OR REPLACE FUNCTION odin.worker_object_stores() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT coalesce(jsonb_agg(odin._object_way(s.id) || jsonb_build_object('key', s.prefix || 'odin-farm-check', 'mode', s.mode,
+  SELECT coalesce(jsonb_agg(odin._object_way(s.id) || jsonb_build_object('mode', s.mode,
       'waiting', (SELECT count(*) FROM odin_private.objects o WHERE o.store_id = s.id AND o.state = 'waiting' AND o.blob_id IS NOT NULL)) ORDER BY s.id), '[]')
     FROM odin.object_stores s WHERE s.is_current OR EXISTS (SELECT 1 FROM odin_private.objects o WHERE o.store_id = s.id AND o.state = 'kept' AND o.blob_id IS NOT NULL);
 $f$;

@@ -1,7 +1,7 @@
 -- Registers the tools for files, model sites and slicing. Nothing is decided here.
 DO $reg$
 DECLARE
-  page constant jsonb := '{"limit":{"minimum":1,"maximum":200,"description":"Rows per page."},"cursor":{"description":"next_cursor of the page before."}}';
+  page constant jsonb := '{"limit":{"minimum":1,"maximum":200,"description":"Rows per page."},"cursor":{"maxLength":400,"description":"next_cursor of the page before."}}';
   file_arg constant jsonb := '{"maxLength":400,"description":"SHA-256, id, odin://files/... or name of a file in the store."}';
   slice_output constant jsonb := '{"type":"object","properties":{"slicer":{"type":"string"},"model":{"type":"string"},"printer":{"type":"string"},"gcode_path":{"type":"string"},"gcode_size_bytes":{"type":"integer"},"gcode_sha256":{"type":"string"},"file_id":{"type":"integer"},
     "uri":{"type":"string"},"download_url":{"type":"string"},"settings":{"type":"object"},"size_mm":{"type":"array","items":{"type":"number"}},"overrides_placed":{"type":"object"},

@@ -261,19 +261,14 @@ impl Objects {
         }
     }
 
-    /// Is the bucket there and the key good? Asks for an object that need not exist; changes nothing.
+    /// Is the bucket there and the key good? Asks for the first name in the bucket; changes nothing.
     pub async fn probe(&self, object: &Object) -> Result<(), ObjectError> {
-        let url = object
-            .bucket
-            .get_object(Some(&object.credentials), &object.key)
-            .sign(SIGNED_FOR);
-        match self
-            .send(object, Method::GET, url, Bytes::new(), SMALL)
-            .await
-        {
-            Err(ObjectError::Missing(_)) => Ok(()),
-            other => other.map(|_| ()),
-        }
+        let mut list = object.bucket.list_objects_v2(Some(&object.credentials));
+        list.with_max_keys(1);
+        let url = list.sign(SIGNED_FOR);
+        self.send(object, Method::GET, url, Bytes::new(), SMALL)
+            .await?;
+        Ok(())
     }
 }
 
