@@ -34,6 +34,7 @@ pub struct App {
 
 impl App {
     pub fn new(db: Db, common: &Common, stop: CancellationToken) -> Arc<App> {
+        let listener = db.listen(stop.child_token());
         let gateway = Arc::new(
             Gateway::new(
                 db.clone(),
@@ -48,9 +49,9 @@ impl App {
             .with_embedder(common.embedder().unwrap_or_else(|e| {
                 tracing::error!(error = %e, "questions go without vectors");
                 None
-            })),
+            }))
+            .with_listener(listener.clone()),
         );
-        let listener = db.listen(stop.child_token());
         let app = Arc::new(App {
             auth: Authenticator::new(gateway.clone()),
             registry: Registry::new(gateway.clone()),

@@ -11,10 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::config::{Common, DatabaseUrl, WorkOptions};
 use crate::db::Db;
 use crate::egress::{Egress, Limits};
+use crate::files::objects::Objects;
 use crate::slicers::Slicers;
 
 const VERSION: &str = "SELECT odin.gateway_version()";
 const READINESS: &str = "SELECT odin.worker_readiness()";
+const STORES: &str = "SELECT odin.worker_object_stores()";
 /// Nobody waits longer for one level.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Work that waits longer has nobody who does it.
@@ -35,8 +37,8 @@ pub struct Check {
     listen: SocketAddr,
     #[command(flatten)]
     work: WorkOptions,
-    /// Levels that must be ready: database, sidecar, printers, slicers, sources (comma separated)
-    #[arg(long, value_delimiter = ',', default_value = "database", value_parser = ["database", "sidecar", "printers", "slicers", "sources"])]
+    /// Levels that must be ready: database, sidecar, objects, printers, slicers, sources (comma separated)
+    #[arg(long, value_delimiter = ',', default_value = "database", value_parser = ["database", "sidecar", "objects", "printers", "slicers", "sources"])]
     require: Vec<String>,
     /// Answer in JSON
     #[arg(long)]
@@ -89,6 +91,7 @@ pub async fn run(check: Check) -> Result<bool, String> {
     let levels = [
         database,
         sidecar(&check, &farm).await,
+        objects(&check).await,
         printers(&farm),
         slicers(&check, &farm).await,
         sources(&check, &farm).await,
@@ -231,6 +234,45 @@ async fn readyz(address: SocketAddr) -> std::io::Result<u16> {
         .ok()
         .and_then(|s| s.parse().ok());
     status.ok_or_else(|| std::io::Error::other("no HTTP"))
+}
+
+/// Every bucket that is in use is asked.
+async fn objects(check: &Check) -> Level {
+    let name = "objects";
+    let hint = "get_object_store says what waits; set_object_store changes the way, the key or the mode. Files stay in PostgreSQL meanwhile.";
+    let Some(url) = &check.worker_url else {
+        return level(name, State::Missing, "unknown without ODIN_WORKER_URL", "");
+    };
+    let ready = async {
+        let stores = ask(url, STORES).await?;
+        let egress = Egress::new(&check.common.egress)?;
+        let way = Objects::new(egress, check.common.keyring()?);
+        let mut good = Vec::new();
+        for row in stores.as_array().into_iter().flatten() {
+            let object = way.object(row).map_err(|e| e.to_string())?;
+            let probe = tokio::time::timeout(PATIENCE, way.probe(&object)).await;
+            probe
+                .map_err(|_| format!("{} does not answer", object.place()))?
+                .map_err(|e| e.to_string())?;
+            let (mode, waiting) = (&row["mode"], &row["waiting"]);
+            good.push(format!(
+                "{} answers (mode {}, {waiting} files wait)",
+                object.place(),
+                mode.as_str().unwrap_or_default()
+            ));
+        }
+        Ok::<_, String>(good)
+    };
+    match ready.await {
+        Ok(good) if good.is_empty() => level(
+            name,
+            State::Missing,
+            "no org has an object store: all files are in PostgreSQL",
+            "That is enough for most farms; set_object_store keeps larger files in a bucket.",
+        ),
+        Ok(good) => level(name, State::Ready, good.join("; "), ""),
+        Err(why) => level(name, State::Failed, why, hint),
+    }
 }
 
 fn printers(farm: &Value) -> Level {

@@ -145,6 +145,19 @@ impl Reply {
         }
     }
 
+    /// All of it.
+    pub async fn whole(mut self) -> Result<Answer, EgressError> {
+        let mut body = BytesMut::new();
+        while let Some(piece) = self.piece().await? {
+            body.extend_from_slice(&piece);
+        }
+        Ok(Answer {
+            status: self.status,
+            headers: self.headers,
+            body: body.freeze(),
+        })
+    }
+
     fn too_large(&self) -> EgressError {
         EgressError::TooLarge {
             host: host_of(&self.url),
@@ -185,7 +198,7 @@ impl Egress {
         headers: &[(HeaderName, HeaderValue)],
         limits: Limits,
     ) -> Result<Answer, EgressError> {
-        collect(self.open(url, headers, limits).await?).await
+        self.open(url, headers, limits).await?.whole().await
     }
 
     /// Redirects are not followed: the answer has their status.
@@ -196,12 +209,24 @@ impl Egress {
         body: Bytes,
         limits: Limits,
     ) -> Result<Answer, EgressError> {
+        let reply = self
+            .request(Method::POST, url, headers, body, limits)
+            .await?;
+        reply.whole().await
+    }
+
+    /// One request as it is. Redirects are not followed: the answer has their status.
+    pub async fn request(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Bytes,
+        limits: Limits,
+    ) -> Result<Reply, EgressError> {
         let url = self.rules.url(url)?;
         let until = Instant::now() + limits.within;
-        let reply = self
-            .send(Method::POST, url, headers, body, limits, until)
-            .await?;
-        collect(reply).await
+        self.send(method, url, headers, body, limits, until).await
     }
 
     /// GET, following redirects. `headers` go only to the origin they were meant for.
@@ -332,18 +357,6 @@ fn web(rules: &Arc<Rules>, tls: bool) -> Result<Web, String> {
         .pool_idle_timeout(Duration::from_secs(30))
         .pool_max_idle_per_host(4)
         .build(connector))
-}
-
-async fn collect(mut reply: Reply) -> Result<Answer, EgressError> {
-    let mut body = BytesMut::new();
-    while let Some(piece) = reply.piece().await? {
-        body.extend_from_slice(&piece);
-    }
-    Ok(Answer {
-        status: reply.status,
-        headers: reply.headers,
-        body: body.freeze(),
-    })
 }
 
 fn moved(reply: &Reply) -> Option<String> {

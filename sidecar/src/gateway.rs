@@ -8,7 +8,7 @@ use serde_json::{json, Map, Value};
 use tracing::Instrument;
 
 use crate::auth::{Credential, Principal};
-use crate::db::{Db, DbError, Live};
+use crate::db::{Db, DbError, Listener, Live};
 use crate::embed::{self, Embedder};
 use crate::printers::confirm;
 use crate::printers::secrets::{self, Keyring};
@@ -113,6 +113,7 @@ pub struct Gateway {
     task_wait: Duration,
     keyring: Option<Keyring>,
     embedder: Option<Arc<Embedder>>,
+    listener: Option<Arc<Listener>>,
 }
 
 // `set_config(..., true)` lasts for this statement's transaction: the trace is visible in pg_stat_activity while the call runs.
@@ -149,7 +150,18 @@ impl Gateway {
             task_wait,
             keyring,
             embedder: None,
+            listener: None,
         }
+    }
+
+    /// Callers that wait for a task hear of its end from this.
+    pub fn with_listener(mut self, listener: Arc<Listener>) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    pub fn listener(&self) -> Option<&Listener> {
+        self.listener.as_deref()
     }
 
     /// Questions of calls get a vector from this on their way.

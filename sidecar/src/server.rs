@@ -53,7 +53,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
     let drained = draining.clone();
     let served = axum::serve(
         listener,
-        router(app, &config).into_make_service_with_connect_info::<SocketAddr>(),
+        router(app, &config)?.into_make_service_with_connect_info::<SocketAddr>(),
     )
     .with_graceful_shutdown(async move { draining.cancelled().await });
     // Calls get their grace; whoever still talks after it is cut off.
@@ -101,9 +101,9 @@ async fn watch_signals(stop: CancellationToken, draining: CancellationToken, gra
     stop.cancel();
 }
 
-pub fn router(app: Arc<App>, config: &Serve) -> Router {
+pub fn router(app: Arc<App>, config: &Serve) -> Result<Router, String> {
     let front = Arc::new(Front::new(app.clone(), config));
-    Router::new()
+    Ok(Router::new()
         .route("/mcp", any(front::serve))
         .with_state(front)
         // Lists are worth it; a short answer and a stream of events are not.
@@ -119,10 +119,10 @@ pub fn router(app: Arc<App>, config: &Serve) -> Router {
                 .route("/metrics", get(metrics))
                 .with_state(app.clone()),
         )
-        .merge(crate::files::routes::router(app.clone(), config))
+        .merge(crate::files::routes::router(app.clone(), config)?)
         .merge(crate::sign_in::router(app.clone(), config))
         .merge(crate::rest::router(app, config))
-        .fallback(not_found)
+        .fallback(not_found))
 }
 
 /// Alive: this process answers.

@@ -202,7 +202,10 @@ BEGIN
          not_before = CASE WHEN ended = 'queued' THEN clock_timestamp() + make_interval(secs => coalesce((answer->>'delay_seconds')::float8, power(2, least(x.attempts, 10)))) ELSE x.not_before END,
          message = CASE WHEN ended = 'input_required' THEN 'waiting for an answer' ELSE coalesce(answer->>'message', CASE WHEN ended = 'completed' THEN NULL ELSE x.message END) END
    WHERE x.id = task_id AND x.fence = task_fence AND x.state = 'working';
-  RETURN FOUND;
+  IF NOT FOUND THEN RETURN false; END IF;
+  -- Whoever waits for it hears so at once.
+  IF ended <> 'queued' THEN NOTIFY odin_tasks; END IF;
+  RETURN true;
 END $f$;
 COMMENT ON FUNCTION odin.worker_report(text, bigint, jsonb) IS 'How a task ended: complete, error, input_required, failed, or retry (later, until max_attempts). False: the fence is old, nothing was recorded.';
 

@@ -92,7 +92,8 @@ BEGIN
   END IF;
   -- Two uploads of the same content: the later one waits here and finds the first.
   PERFORM pg_advisory_xact_lock(hashtextextended(b.org_id || _blob_store.sha256, 6001));
-  SELECT * INTO f FROM odin.files x WHERE x.org_id = b.org_id AND x.sha256 = _blob_store.sha256;
+  -- One that is being removed at this moment is waited for, and then not found.
+  SELECT * INTO f FROM odin.files x WHERE x.org_id = b.org_id AND x.sha256 = _blob_store.sha256 FOR UPDATE;
   duplicate := FOUND;
   IF duplicate THEN
     DELETE FROM odin_private.blobs x WHERE x.id = b.id;
@@ -102,20 +103,25 @@ BEGIN
     INSERT INTO odin.files(org_id, sha256, bytes, name, kind, blob_id, origin, created_by)
     VALUES (b.org_id, _blob_store.sha256, b.bytes, regexp_replace(clean, '^.*/', ''), odin._file_kind(clean), b.id, coalesce(_blob_store.origin, 'upload'), owner)
     RETURNING * INTO f;
+    PERFORM odin._plan_objects(b.org_id, f.id);
   END IF;
   INSERT INTO odin.file_names(org_id, path, file_id) VALUES (b.org_id, clean, f.id)
   ON CONFLICT ON CONSTRAINT file_names_pkey DO UPDATE SET file_id = excluded.file_id, created_at = now() WHERE file_names.file_id <> excluded.file_id;
   NOTIFY odin_resources;
 END $f$;
 
--- Bytes of a file from any place, at most 8 MiB at once.
+-- Bytes of a file from any place, at most 8 MiB at once. Those in an object store are out of reach here, and that is said.
 CREATE OR REPLACE FUNCTION odin._blob_read(blob bigint, "offset" bigint, length int) RETURNS bytea
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT coalesce(string_agg(CASE WHEN octet_length(c.data) = r.upto - r.fro AND r.fro = 0 THEN c.data ELSE substring(c.data FROM r.fro + 1 FOR r.upto - r.fro) END, ''::bytea ORDER BY c.n), '')
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF EXISTS (SELECT 1 FROM odin_private.objects o WHERE o.blob_id = blob AND o.state = 'kept') THEN
+    PERFORM odin.fail('file_outside', 'the bytes of this file are in the object store, out of SQL''s reach');
+  END IF;
+  RETURN (SELECT coalesce(string_agg(CASE WHEN octet_length(c.data) = r.upto - r.fro AND r.fro = 0 THEN c.data ELSE substring(c.data FROM r.fro + 1 FOR r.upto - r.fro) END, ''::bytea ORDER BY c.n), '')
     FROM odin_private.file_chunks c,
          LATERAL (SELECT greatest(0, "offset" - c.n::bigint * 1048576)::int AS fro, least(1048576, "offset" + least(length, 8388608) - c.n::bigint * 1048576)::int AS upto) r
-   WHERE c.blob_id = blob AND c.n BETWEEN "offset" / 1048576 AND ("offset" + least(length, 8388608) - 1) / 1048576 AND length > 0 AND "offset" >= 0;
-$f$;
+   WHERE c.blob_id = blob AND c.n BETWEEN "offset" / 1048576 AND ("offset" + least(length, 8388608) - 1) / 1048576 AND length > 0 AND "offset" >= 0);
+END $f$;
 
 -- The file somebody means: its SHA-256, its number, odin://files/SHA-256, or a name in the store (exact, else the newest that ends so).
 CREATE OR REPLACE FUNCTION odin._find_file(org bigint, wanted text, field text DEFAULT 'file') RETURNS odin.files

@@ -64,13 +64,13 @@ BEGIN
   IF t IS NULL OR t->>'k' <> 'file' OR (t->>'x')::bigint < extract(epoch FROM clock_timestamp()) THEN
     RETURN jsonb_build_object('ok', false, 'error', odin._error('link_expired', 'this download link is too old or was altered'));
   END IF;
-  SELECT f.sha256, f.bytes, f.name, f.kind INTO file FROM odin.files f WHERE f.id = (t->>'f')::bigint AND left(f.sha256, 16) = t->>'s';
+  SELECT f.sha256, f.bytes, f.name, f.kind, odin._blob_object(f.blob_id) AS object INTO file FROM odin.files f WHERE f.id = (t->>'f')::bigint AND left(f.sha256, 16) = t->>'s';
   IF NOT FOUND THEN
     RETURN jsonb_build_object('ok', false, 'error', odin._error('file_not_found', 'the file is no longer there'));
   END IF;
-  RETURN jsonb_build_object('ok', true, 'sha256', file.sha256, 'bytes', file.bytes, 'name', file.name, 'kind', file.kind);
+  RETURN jsonb_build_object('ok', true, 'sha256', file.sha256, 'bytes', file.bytes, 'name', file.name, 'kind', file.kind, 'object', file.object);
 END $f$;
-COMMENT ON FUNCTION odin.gateway_file(text) IS 'The file a sealed ticket is for: hash, size and name.';
+COMMENT ON FUNCTION odin.gateway_file(text) IS 'The file a sealed ticket is for: hash, size, name, and its object where its bytes are outside.';
 
 CREATE OR REPLACE FUNCTION odin.gateway_file_read(ticket text, "offset" bigint, length int) RETURNS bytea
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -86,10 +86,10 @@ COMMENT ON FUNCTION odin.gateway_file_read(text, bigint, int) IS 'Bytes of the f
 -- Workers see all orgs: they carry the farm's own work.
 CREATE OR REPLACE FUNCTION odin.worker_file(sha256 text, org_id bigint DEFAULT NULL) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT jsonb_build_object('sha256', f.sha256, 'bytes', f.bytes, 'name', f.name, 'kind', f.kind, 'facts', f.facts)
+  SELECT jsonb_build_object('sha256', f.sha256, 'bytes', f.bytes, 'name', f.name, 'kind', f.kind, 'facts', f.facts, 'object', odin._blob_object(f.blob_id))
     FROM odin.files f WHERE f.sha256 = worker_file.sha256 AND (worker_file.org_id IS NULL OR f.org_id = worker_file.org_id) ORDER BY f.id LIMIT 1;
 $f$;
-COMMENT ON FUNCTION odin.worker_file(text, bigint) IS 'Size, name and facts of a file by SHA-256; NULL if there is none. Give the org where it is known.';
+COMMENT ON FUNCTION odin.worker_file(text, bigint) IS 'Size, name and facts of a file by SHA-256, and its object where its bytes are outside; NULL if there is none. Give the org where it is known.';
 
 CREATE OR REPLACE FUNCTION odin.worker_read_file(sha256 text, "offset" bigint, length int, org_id bigint DEFAULT NULL) RETURNS bytea
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -145,7 +145,7 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.worker_finish(text, bigint, jsonb) IS 'Ends a task and stores the files it made, in one transaction. False: the fence is old, nothing was stored.';
 
--- What ends with a task beside its files: the facts of the file it read.
+-- What ends with a task beside its files: the facts of the file it read, the move of a file.
 CREATE OR REPLACE FUNCTION odin._task_effect(t odin.tasks, answer jsonb, made jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
@@ -155,6 +155,8 @@ BEGIN
            thumbnail_sha256 = coalesce(made#>>'{thumbnail,sha256}', x.thumbnail_sha256)
      WHERE x.id = (t.arguments->>'file_id')::bigint;
     UPDATE odin.files x SET keep_until = NULL WHERE x.org_id = t.org_id AND x.sha256 = made#>>'{thumbnail,sha256}' AND x.origin = 'thumbnail';
+  ELSIF t.kind = 'object' THEN
+    PERFORM odin._object_moved(t, answer);
   ELSIF t.kind = 'document' THEN
     PERFORM odin._document_read(t, answer);
   END IF;

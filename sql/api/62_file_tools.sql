@@ -7,7 +7,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f
     'paths', (SELECT jsonb_agg(n.path ORDER BY n.path) FROM odin.file_names n WHERE n.org_id = f.org_id AND n.file_id = f.id),
     'license', f.license, 'author', f.author, 'source_url', f.source_url, 'made_from_sha256', f.made_from_sha256,
     'thumbnail_sha256', coalesce(f.thumbnail_sha256, (SELECT x.thumbnail_sha256 FROM odin.files x WHERE x.org_id = f.org_id AND x.sha256 = f.made_from_sha256)),
-    'facts_state', f.facts_state, 'facts', f.facts, 'facts_problem', f.facts_problem, 'created_by', f.created_by, 'created_at', f.created_at, 'keep_until', f.keep_until));
+    'facts_state', f.facts_state, 'facts', f.facts, 'facts_problem', f.facts_problem, 'created_by', f.created_by, 'created_at', f.created_at, 'keep_until', f.keep_until,
+    'stored_in', CASE WHEN odin._blob_object(f.blob_id) IS NULL THEN 'postgresql' ELSE 'object_store' END));
 $f$;
 
 CREATE OR REPLACE FUNCTION odin.upload_file(name text, content_base64 text, license text DEFAULT NULL, author text DEFAULT NULL, source_url text DEFAULT NULL) RETURNS jsonb

@@ -18,6 +18,7 @@ BEGIN
   PERFORM odin._expire_bridge();
   DELETE FROM odin_private.sign_ins WHERE expires_at < now() - interval '1 hour';
   PERFORM odin._collect_files();
+  PERFORM odin._move_objects();
   PERFORM odin.telemetry_partitions();
   PERFORM odin._farm_clock();
   RETURN jsonb_build_object('sealed', sealed, 'pruned', pruned, 'seal', (SELECT jsonb_build_object('n', n, 'rows', row_count, 'digest', encode(digest, 'hex')) FROM odin.audit_seals ORDER BY n DESC LIMIT 1));

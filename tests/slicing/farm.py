@@ -65,9 +65,9 @@ def stl(triangles):
     return b"".join(parts)
 
 
-def wavy(size, n):
-    """A block with a rough top: many triangles, so that slicing takes a while."""
-    h = lambda i, j: 20 + 3 * math.sin(i * 0.9) * math.cos(j * 0.7)
+def wavy(size, n, rough=3):
+    """A block with a rough top: many triangles, so that slicing takes a while. With rough 0 it is a large file that is sliced quickly."""
+    h = lambda i, j: 20 + rough * math.sin(i * 0.9) * math.cos(j * 0.7)
     p = lambda i, j, z: (i * size / n, j * size / n, z)
     out = []
     for i in range(n):

@@ -19,6 +19,8 @@ pub enum Channel {
     Resources,
     /// There is work to claim.
     Work,
+    /// A task has ended.
+    Tasks,
     /// An answer or a cancellation for a call is in the bridge tables.
     Bridge,
     /// A session of an older revision changed what it watches.
@@ -28,10 +30,11 @@ pub enum Channel {
 }
 
 impl Channel {
-    const ALL: [(Channel, &'static str); 6] = [
+    const ALL: [(Channel, &'static str); 7] = [
         (Channel::Registry, "odin_registry"),
         (Channel::Resources, "odin_resources"),
         (Channel::Work, "odin_work"),
+        (Channel::Tasks, "odin_tasks"),
         (Channel::Bridge, "odin_bridge"),
         (Channel::Sessions, "odin_sessions"),
         (Channel::SignIn, "odin_sign_in"),

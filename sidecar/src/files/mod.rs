@@ -1,21 +1,26 @@
-//! The file store as the sidecar uses it: chunks go in and come out of PostgreSQL, hashed on the way; no disk, no state.
+//! The file store as the sidecar uses it: chunks go into PostgreSQL and come from there or from a bucket, hashed on the way;
+//! no disk, no state.
 
+pub mod objects;
+pub mod reading;
 pub mod routes;
 mod source;
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
-use serde_json::{json, Value};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::db::{Db, DbError};
 
+use objects::{ObjectError, Objects};
+use reading::Reading;
 pub use source::StoredFile;
 
 /// What one row of the store holds; every chunk but the last has this size.
 pub const CHUNK: usize = 1024 * 1024;
 
-const WORKER_FILE: &str = "SELECT odin.worker_file($1, $2)";
-const WORKER_READ: &str = "SELECT odin.worker_read_file($1, $2, $3, $4)";
 const WORKER_BEGIN: &str = "SELECT odin.worker_upload_begin($1, $2, $3)";
 const WORKER_CHUNK: &str = "SELECT odin.worker_upload_chunk($1, $2, $3, $4)";
 
@@ -27,6 +32,8 @@ pub enum FileError {
     Corrupt,
     #[error("{0}")]
     Db(#[from] DbError),
+    #[error("{0}")]
+    Object(ObjectError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -70,35 +77,47 @@ impl Chunker {
 #[derive(Clone, Debug)]
 pub struct Stored {
     pub sha256: String,
-    pub org: i64,
     pub bytes: u64,
+    reading: Arc<Reading>,
+}
+
+impl Stored {
+    /// How much to ask for at once.
+    pub fn step(&self) -> usize {
+        self.reading.step()
+    }
 }
 
 /// The store for background work.
 #[derive(Clone)]
 pub struct Files {
     db: Db,
+    objects: Objects,
 }
 
 impl Files {
-    pub fn new(db: Db) -> Self {
-        Files { db }
+    pub fn new(db: Db, objects: Objects) -> Self {
+        Files { db, objects }
+    }
+
+    pub fn objects(&self) -> &Objects {
+        &self.objects
     }
 
     pub fn db(&self) -> &Db {
         &self.db
     }
 
-    pub async fn open(&self, sha256: &str, org: i64) -> Result<Stored, FileError> {
-        let answer: Value = match self.db.quick(WORKER_FILE, &[&sha256, &org]).await {
-            // SQL's NULL is no JSON value.
-            Err(DbError::Internal(_)) => return Err(FileError::Missing),
-            other => other?,
-        };
+    pub async fn open(
+        &self,
+        sha256: &str,
+        org: impl Into<Option<i64>>,
+    ) -> Result<Stored, FileError> {
+        let reading = Reading::open(&self.db, &self.objects, sha256, org.into()).await?;
         Ok(Stored {
             sha256: sha256.to_owned(),
-            org,
-            bytes: answer["bytes"].as_u64().ok_or(FileError::Missing)?,
+            bytes: reading.bytes,
+            reading: Arc::new(reading),
         })
     }
 
@@ -107,14 +126,8 @@ impl Files {
         file: &Stored,
         offset: u64,
         length: usize,
-    ) -> Result<Vec<u8>, FileError> {
-        let offset = i64::try_from(offset).unwrap_or(i64::MAX);
-        let length = i32::try_from(length).unwrap_or(i32::MAX);
-        let bytes = self
-            .db
-            .bytes(WORKER_READ, &[&file.sha256, &offset, &length, &file.org])
-            .await?;
-        bytes.ok_or(FileError::Missing)
+    ) -> Result<Bytes, FileError> {
+        file.reading.read(offset, length).await
     }
 
     /// Copy a file to the disk of this sidecar, for a program that reads only that. Checked against its hash.

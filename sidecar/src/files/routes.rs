@@ -10,18 +10,20 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
 use axum::response::Response;
 use axum::routing::{get, put};
 use axum::Router;
-use bytes::Bytes;
 use futures::StreamExt;
 use http::{header, request::Parts, HeaderMap, HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 use serde_json::{json, Value};
 use sha2::{Digest, Sha256};
 
-use super::{hex, Chunker, CHUNK};
+use super::objects::Objects;
+use super::reading::{Door as Way, Reading};
+use super::{hex, Chunker, FileError};
 use crate::app::App;
 use crate::config::Serve;
 use crate::db::Live;
 use crate::door::{text, Door, Visitor};
+use crate::egress::Egress;
 use crate::gateway::{CallOptions, Caller, Face, Outcome};
 use crate::rest::answer::{self, error};
 
@@ -29,7 +31,6 @@ const BEGIN: &str = "SELECT odin.gateway_upload_begin($1, $2, $3)";
 const SEND: &str = "SELECT odin.gateway_upload_chunk($1, $2, $3, $4)";
 const ABORT: &str = "SELECT odin.gateway_upload_abort($1, $2)";
 const FILE: &str = "SELECT odin.gateway_file($1)";
-const READ: &str = "SELECT odin.gateway_file_read($1, $2, $3)";
 
 /// A sender that says nothing for so long has gone away.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -37,17 +38,20 @@ const SILENCE: Duration = Duration::from_secs(30);
 struct Desk {
     door: Door,
     app: Arc<App>,
+    objects: Objects,
 }
 
-pub fn router(app: Arc<App>, config: &Serve) -> Router {
+pub fn router(app: Arc<App>, config: &Serve) -> Result<Router, String> {
+    let egress = Egress::new(&config.common.egress)?;
     let desk = Arc::new(Desk {
         door: Door::new(app.clone(), config),
         app,
+        objects: Objects::new(egress, config.common.keyring()?),
     });
-    Router::new()
+    Ok(Router::new()
         .route("/files/{*name}", put(upload).merge(get(download)))
         .layer(DefaultBodyLimit::disable())
-        .with_state(desk)
+        .with_state(desk))
 }
 
 type Refused = Value;
@@ -292,7 +296,12 @@ async fn give(
     let whole = from == 0 && to == size;
     let body = match parts.method {
         Method::HEAD => Body::empty(),
-        _ => stream(desk, ticket, from, to, whole.then(|| sha256.clone())),
+        _ => {
+            let db = desk.app.gateway.db();
+            let reading = Reading::known(db, &desk.objects, Way::Ticket(ticket), &file)
+                .map_err(|e| unread(&e))?;
+            stream(reading, from, to, whole.then(|| sha256.clone())).await?
+        }
     };
     let mut response = plain(
         if whole {
@@ -355,28 +364,56 @@ fn set(response: &mut Response, name: header::HeaderName, value: &str) {
     }
 }
 
-/// Bytes from the store, a chunk ahead of the reader. A whole file that does not hash right is cut off, never finished.
-fn stream(desk: Arc<Desk>, ticket: String, from: u64, to: u64, expected: Option<String>) -> Body {
-    let start = (desk, ticket, from, Some(Sha256::new()));
-    let chunks = futures::stream::try_unfold(start, move |(desk, ticket, at, hash)| {
+/// What a caller is told when the bytes cannot be had.
+fn unread(problem: &FileError) -> Refused {
+    match problem {
+        FileError::Missing => error(
+            "file_not_found",
+            404,
+            "The file is gone.",
+            "Call list_files.",
+        ),
+        FileError::Object(problem) => error(
+            "upstream_unavailable",
+            503,
+            &problem.to_string(),
+            "odin-farm check says how the object store stands. Try again later.",
+        ),
+        FileError::Db(problem) => problem.to_json(),
+        other => error("internal_error", 500, &other.to_string(), ""),
+    }
+}
+
+/// Bytes from the store. What lies outside is asked for before the answer begins, so that a bucket that is away is an error
+/// and no broken download. A whole file that does not hash right is cut off, never finished.
+async fn stream(
+    reading: Reading,
+    from: u64,
+    to: u64,
+    expected: Option<String>,
+) -> Result<Body, Refused> {
+    let ask = move |at: u64, step: usize| usize::try_from(to - at).unwrap_or(step).min(step);
+    let first = if reading.is_outside() {
+        let length = ask(from, reading.step());
+        Some(reading.read(from, length).await.map_err(|e| unread(&e))?)
+    } else {
+        None
+    };
+    let start = (reading, first, from, Some(Sha256::new()));
+    let pieces = futures::stream::try_unfold(start, move |(reading, first, at, hash)| {
         let expected = expected.clone();
         async move {
             if at >= to {
                 return Ok::<_, std::io::Error>(None);
             }
-            let length = i32::try_from((to - at).min(CHUNK as u64)).unwrap_or(i32::MAX);
-            let offset = i64::try_from(at).unwrap_or(i64::MAX);
-            let bytes = desk
-                .app
-                .gateway
-                .db()
-                .bytes(READ, &[&ticket, &offset, &length])
-                .await;
-            let bytes = bytes
-                .map_err(std::io::Error::other)?
-                .filter(|b| !b.is_empty());
-            let bytes =
-                Bytes::from(bytes.ok_or_else(|| std::io::Error::other("the file is gone"))?);
+            let bytes = match first {
+                Some(bytes) => bytes,
+                None => {
+                    let length = ask(at, reading.step());
+                    let read = reading.read(at, length).await;
+                    read.map_err(std::io::Error::other)?
+                }
+            };
             let next = at + bytes.len() as u64;
             let mut hash = hash;
             if let (Some(expected), Some(mut running)) = (&expected, hash.take()) {
@@ -388,10 +425,10 @@ fn stream(desk: Arc<Desk>, ticket: String, from: u64, to: u64, expected: Option<
                     return Err(std::io::Error::other("the stored file is damaged"));
                 }
             }
-            Ok(Some((bytes, (desk, ticket, next, hash))))
+            Ok(Some((bytes, (reading, None, next, hash))))
         }
     });
-    Body::from_stream(chunks)
+    Ok(Body::from_stream(pieces))
 }
 
 /// One range of bytes, or all of them; `None` where the range lies outside.

@@ -1,17 +1,19 @@
-//! A stored file as `Read` and `Seek`, for readers that know nothing of databases. One chunk is in memory at a time.
+//! A stored file as `Read` and `Seek`, for readers that know nothing of databases. One piece is in memory at a time.
 
 use std::io::{Error, Read, Result, Seek, SeekFrom};
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::{Files, Stored, CHUNK};
+use super::{Files, Stored};
 
 pub struct StoredFile {
     files: Files,
     file: Stored,
     handle: Handle,
     at: u64,
-    chunk: Option<(u64, Vec<u8>)>,
+    /// Where it begins, and its bytes.
+    piece: Option<(u64, Bytes)>,
 }
 
 impl StoredFile {
@@ -22,7 +24,7 @@ impl StoredFile {
             file,
             handle,
             at: 0,
-            chunk: None,
+            piece: None,
         }
     }
 }
@@ -32,16 +34,19 @@ impl Read for StoredFile {
         if self.at >= self.file.bytes || buffer.is_empty() {
             return Ok(0);
         }
-        let number = self.at / CHUNK as u64;
-        if self.chunk.as_ref().is_none_or(|(have, _)| *have != number) {
-            let read = self.files.read(&self.file, number * CHUNK as u64, CHUNK);
+        let held =
+            |(from, bytes): &(u64, Bytes)| (*from..*from + bytes.len() as u64).contains(&self.at);
+        if !self.piece.as_ref().is_some_and(held) {
+            let step = self.file.step();
+            let from = self.at - self.at % step as u64;
+            let read = self.files.read(&self.file, from, step);
             let bytes = self.handle.block_on(read).map_err(Error::other)?;
-            self.chunk = Some((number, bytes));
+            self.piece = Some((from, bytes));
         }
-        let Some((_, bytes)) = &self.chunk else {
+        let Some((from, bytes)) = &self.piece else {
             return Ok(0);
         };
-        let from = (self.at % CHUNK as u64) as usize;
+        let from = (self.at - from) as usize;
         let rest = bytes.get(from..).unwrap_or_default();
         if rest.is_empty() {
             return Err(Error::other("the stored file is shorter than it says"));

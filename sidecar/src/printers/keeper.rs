@@ -377,7 +377,7 @@ impl Keeper {
 
     /// The file goes over before anything else happens; a broken upload is tried again, a few times.
     async fn bring(&self, sha256: &str, name: &str) -> Result<(), Fault> {
-        let file = Spooled::fetch(&self.shared.db, sha256).await?;
+        let file = Spooled::fetch(&self.shared.files, sha256).await?;
         let _one = self.shared.uploads.acquire().await;
         let mut tries = 0;
         loop {

@@ -31,6 +31,7 @@ use tokio::sync::{broadcast, mpsc, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::db::{Channel, Db, Listener};
+use crate::files::Files;
 use driver::{Driver, Fault};
 use keeper::Keeper;
 use order::Order;
@@ -58,6 +59,7 @@ const UPLOADS_AT_ONCE: usize = 8;
 /// What every keeper of this sidecar shares.
 pub struct Shared {
     pub db: Db,
+    pub files: Files,
     pub holder: String,
     pub outbox: Outbox,
     pub uploads: Semaphore,
@@ -99,14 +101,15 @@ struct Held {
 }
 
 pub async fn run(
-    db: Db,
+    files: Files,
     listener: Arc<Listener>,
     most: usize,
     keyring: Option<Keyring>,
     stop: CancellationToken,
 ) {
     let shared = Arc::new(Shared {
-        db,
+        db: files.db().clone(),
+        files,
         holder: format!("{}-{}", std::process::id(), crate::random_id()),
         outbox: Outbox::default(),
         uploads: Semaphore::new(UPLOADS_AT_ONCE),

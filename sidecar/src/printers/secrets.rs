@@ -1,4 +1,4 @@
-//! Credentials of printers and tokens of model sites: sealed here before they reach the database, opened here to be used.
+//! Credentials of printers, keys of object stores and tokens of model sites: sealed here before they reach the database, opened here to be used.
 //! The key stays with the sidecars.
 
 use std::fmt::Display;
@@ -20,7 +20,12 @@ struct Sealed {
     arguments: &'static [&'static str],
 }
 
-const SEALED: [Sealed; 3] = [
+const SEALED: [Sealed; 4] = [
+    Sealed {
+        tool: "set_object_store",
+        bound_to: "endpoint",
+        arguments: &["access_key", "secret_key"],
+    },
     Sealed {
         tool: "set_remote_secret",
         bound_to: "url",

@@ -5,18 +5,14 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use base64::Engine;
 use bytes::Bytes;
 use futures::Stream;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::driver::Fault;
-use crate::db::Db;
+use crate::files::{hex, Files};
 
-// One jsonb value per question is what this pool speaks; base64 costs a third more on a local wire.
-const READ: &str = "SELECT to_jsonb(encode(odin.worker_read_file($1, $2, $3), 'base64'))";
-const CHUNK: i32 = 4 * 1024 * 1024;
+const CHUNK: usize = 4 * 1024 * 1024;
 const SEND: usize = 64 * 1024;
 
 pub struct Spooled {
@@ -27,30 +23,21 @@ pub struct Spooled {
 
 impl Spooled {
     /// Fetch a file by its hash. What arrives with another hash is not sent to any machine.
-    pub async fn fetch(db: &Db, sha256: &str) -> Result<Spooled, Fault> {
+    pub async fn fetch(files: &Files, sha256: &str) -> Result<Spooled, Fault> {
         let mut file =
             anonymous().map_err(|e| Fault::odd(format!("no room for a temporary file: {e}")))?;
+        let unread = |e| Fault::odd(format!("the file store cannot be read: {e}"));
+        let stored = files.open(sha256, None).await.map_err(unread)?;
         let mut hash = Sha256::new();
         let mut size: u64 = 0;
-        loop {
-            let offset = i64::try_from(size).unwrap_or(i64::MAX);
-            let answer = db
-                .quick(READ, &[&sha256, &offset, &CHUNK])
-                .await
-                .map_err(|e| Fault::odd(format!("the file store cannot be read: {e}")))?;
-            let chunk = decode(&answer)?;
-            if chunk.is_empty() {
-                break;
-            }
+        while size < stored.bytes {
+            let chunk = files.read(&stored, size, CHUNK).await.map_err(unread)?;
             hash.update(&chunk);
             file.write_all(&chunk)
                 .map_err(|e| Fault::odd(format!("no room for a temporary file: {e}")))?;
             size += chunk.len() as u64;
-            if chunk.len() < CHUNK as usize {
-                break;
-            }
         }
-        let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let found = hex(hash);
         if found != sha256 {
             return Err(Fault::odd(format!(
                 "the file store gave {size} bytes that are not the file {}…",
@@ -84,16 +71,6 @@ impl Spooled {
             }
         })
     }
-}
-
-fn decode(answer: &Value) -> Result<Vec<u8>, Fault> {
-    let Some(text) = answer.as_str() else {
-        return Ok(Vec::new());
-    };
-    let plain: String = text.split_whitespace().collect();
-    base64::engine::general_purpose::STANDARD
-        .decode(plain)
-        .map_err(|e| Fault::odd(format!("the file store answered something unreadable: {e}")))
 }
 
 /// A file without a name: gone when the process is.

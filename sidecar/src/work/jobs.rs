@@ -2,6 +2,7 @@
 //! its end are recorded in one transaction, so a worker that dies or loses the lease leaves nothing behind.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{json, Value};
 use tokio::sync::watch;
@@ -126,8 +127,16 @@ pub async fn work(shop: Arc<Shop>, desk: Desk, job: Job) {
     record(&desk.db, &job, &answer, took).await;
 }
 
+/// A large file leaves PostgreSQL with the end of its task, and that takes the time it takes.
+const FINISH_WITHIN: Duration = Duration::from_secs(600);
+
 async fn record(db: &Db, job: &Job, answer: &Value, took: u64) {
-    match db.quick(FINISH, &[&job.id, &job.fence, answer]).await {
+    let patience = crate::db::Live {
+        limit: Some(FINISH_WITHIN),
+        ..crate::db::Live::default()
+    };
+    let params: crate::db::Params<'_> = &[&job.id, &job.fence, answer];
+    match db.json(FINISH, params, patience).await {
         Ok(Value::Bool(true)) => {
             tracing::info!(task = job.id, kind = job.kind, duration_ms = took, status = %answer["status"], "task");
         }

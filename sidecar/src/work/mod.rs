@@ -5,6 +5,7 @@ mod document;
 mod embed;
 mod facts;
 mod jobs;
+mod object;
 mod remote;
 mod shop;
 mod slice;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Common, DatabaseUrl, WorkOptions, Worker};
 use crate::db::Db;
 use crate::egress::Egress;
+use crate::files::objects::Objects;
 use crate::files::Files;
 use crate::slicers::Slicers;
 use claims::Desk;
@@ -61,10 +63,12 @@ pub fn start(
         Egress::new(&common.egress)?,
         stop.clone(),
     ));
+    let egress = Egress::new(&common.egress)?;
+    let files = Files::new(db.clone(), Objects::new(egress.clone(), common.keyring()?));
     if work.most_printers > 0 {
         let keyring = common.keyring()?;
         running.spawn(crate::printers::run(
-            db.clone(),
+            files.clone(),
             listener.clone(),
             work.most_printers,
             keyring,
@@ -82,7 +86,6 @@ pub fn start(
         work.task_workers,
         tasks::work,
     ));
-    let egress = Egress::new(&common.egress)?;
     let remotes = Arc::new(remote::Remotes {
         db: db.clone(),
         egress: egress.clone(),
@@ -90,7 +93,7 @@ pub fn start(
     });
     running.spawn(remote::run(remotes.clone(), listener.clone(), stop.clone()));
     let shop = Arc::new(Shop {
-        files: Files::new(db.clone()),
+        files,
         slicers: Slicers::find(&work.slicers),
         remotes: remotes.clone(),
         egress,
@@ -101,6 +104,7 @@ pub fn start(
     for (kinds, most) in [
         (vec!["facts", "document"], 2),
         (vec!["source"], 4),
+        (vec!["object"], 2),
         (vec!["remote"], 8),
         (vec!["slice"], work.slice_workers),
     ] {

@@ -8,6 +8,7 @@ use super::claims::Job;
 use super::document;
 use super::facts;
 use super::jobs::{refusal, Live, Trouble};
+use super::object;
 use super::remote::Remotes;
 use super::slice;
 use super::source;
@@ -33,6 +34,7 @@ impl Shop {
         match job.kind.as_str() {
             "document" => document::carry_out(self, job, live).await,
             "facts" => facts::carry_out(self, job, live).await,
+            "object" => object::carry_out(self, job, live).await,
             "remote" => self.remotes.carry_out(job, live).await,
             "slice" => slice::carry_out(self, job, live).await,
             "source" => source::carry_out(self, job, live).await,

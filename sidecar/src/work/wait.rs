@@ -4,12 +4,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::db::{Live, Notice, NoticeKind};
+use crate::db::{Channel, Live, Notice, NoticeKind};
 use crate::gateway::{outcome, CallOptions, Caller, Gateway, Outcome};
 
+// The end of a task is told; looking is for progress, and for an end that was not heard.
 const FIRST: Duration = Duration::from_millis(60);
 const LATER: Duration = Duration::from_millis(400);
 
@@ -63,6 +64,7 @@ pub async fn finished(
     let started = Instant::now();
     let mut wait = FIRST;
     let mut told = Value::Null;
+    let mut ends = gateway.listener().map(|listener| listener.subscribe());
     loop {
         let mut answer = match gateway.task_get(caller, &id).await {
             Ok(answer) => answer,
@@ -103,6 +105,7 @@ pub async fn finished(
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = ended(&mut ends) => {}
             // Whoever takes the call back takes its work back.
             () = waiting.cancel.cancelled() => {
                 if let Err(e) = gateway.task_cancel(caller, &id).await {
@@ -112,6 +115,20 @@ pub async fn finished(
             }
         }
         wait = (wait * 3 / 2).min(LATER);
+    }
+}
+
+/// Some task ended. Never, without a listener.
+async fn ended(ends: &mut Option<broadcast::Receiver<Channel>>) {
+    let Some(ends) = ends else {
+        return std::future::pending().await;
+    };
+    loop {
+        match ends.recv().await {
+            Ok(Channel::Tasks) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+        }
     }
 }
 
