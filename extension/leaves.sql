@@ -38,6 +38,8 @@ CREATE FUNCTION odin._random_hex(bytes int)
   RETURNS text LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'random_hex_wrapper';
 CREATE FUNCTION odin._hmac(secret bytea, message bytea)
   RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'hmac_wrapper';
+CREATE FUNCTION odin._hash(VARIADIC fields text[])
+  RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'hash_wrapper';
 CREATE FUNCTION odin._key_hash(credential text)
   RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'key_hash_wrapper';
 CREATE FUNCTION odin._token_issuer(token text)

@@ -3,7 +3,7 @@
 use odin_core::sign_in::{self, Refused, Rules};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::JsonB;
+use pgrx::{Array, JsonB};
 use serde_json::json;
 
 /// Random bytes from the server's own strong source, as lowercase hex.
@@ -25,6 +25,13 @@ fn random_hex(bytes: i32) -> String {
 #[pg_extern(immutable, parallel_safe)]
 fn hmac(secret: &[u8], message: &[u8]) -> Vec<u8> {
     odin_core::hmac_sha256(secret, message)
+}
+
+/// One hash of several texts, the same only for the same texts: what seals cover and what calls are told apart by. In Rust because the trail has
+/// millions of rows.
+#[pg_extern(immutable, parallel_safe)]
+fn hash(fields: Array<'_, &str>) -> Vec<u8> {
+    odin_core::hash_of(fields.iter())
 }
 
 /// The key table's hash of a credential, NULL when it cannot be one; in Rust because every call needs it.

@@ -112,12 +112,7 @@ BEGIN
   RETURN NULL;
 END $f$;
 
--- The bytes a seal covers, format 1: each field as length:text, NULL as -. jsonb text is PostgreSQL's own, which keeps a number's scale.
-CREATE OR REPLACE FUNCTION odin._sealed_bytes(VARIADIC fields text[]) RETURNS bytea
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT convert_to('1' || string_agg(coalesce(length(f) || ':' || f, '-'), '' ORDER BY n), 'UTF8') FROM unnest(fields) WITH ORDINALITY u(f, n);
-$f$;
-
+-- A seal's digest of many rows: the hash of their hashes, each over the row's fields as text. jsonb text is PostgreSQL's own, which keeps a number's scale.
 CREATE OR REPLACE FUNCTION odin._rows_digest(of_table text, of_month date, of_origin bigint, from_xid xid8, to_xid xid8, OUT row_count bigint, OUT digest bytea)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' AS $f$
 DECLARE
@@ -125,12 +120,12 @@ DECLARE
   hi timestamptz := (of_month + interval '1 month')::timestamp AT TIME ZONE 'UTC';
 BEGIN
   IF of_table = 'audit_calls' THEN
-    SELECT count(*), sha256(coalesce(string_agg(odin._sealed_bytes(id::text, called_at::text, duration_us::text, role_name, key_id::text, face, client, tool,
+    SELECT count(*), sha256(coalesce(string_agg(odin._hash(id::text, called_at::text, duration_us::text, role_name, key_id::text, face, client, tool,
              arguments::text, outcome, code, request_id, idempotency_key, c.origin::text, xid::text), '' ORDER BY xid, id), ''))
       INTO row_count, digest FROM odin.audit_calls c
      WHERE called_at >= lo AND called_at < hi AND c.origin = of_origin AND xid >= from_xid AND xid < to_xid;
   ELSE
-    SELECT count(*), sha256(coalesce(string_agg(odin._sealed_bytes(id::text, changed_at::text, call_id::text, role_name, org_id::text, table_name, op, row_key,
+    SELECT count(*), sha256(coalesce(string_agg(odin._hash(id::text, changed_at::text, call_id::text, role_name, org_id::text, table_name, op, row_key,
              before::text, after::text, c.origin::text, xid::text), '' ORDER BY xid, id), ''))
       INTO row_count, digest FROM odin.audit_changes c
      WHERE changed_at >= lo AND changed_at < hi AND c.origin = of_origin AND xid >= from_xid AND xid < to_xid;
@@ -139,7 +134,7 @@ END $f$;
 
 CREATE OR REPLACE FUNCTION odin._chain(previous bytea, s odin.audit_seals) RETURNS bytea
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT sha256(coalesce(previous, '') || odin._sealed_bytes(s.n::text, s.table_name, to_char(s.month, 'YYYY-MM-DD'), s.origin::text, s.from_xid::text, s.to_xid::text, s.row_count::text,
+  SELECT odin._hash(encode(previous, 'hex'), s.n::text, s.table_name, to_char(s.month, 'YYYY-MM-DD'), s.origin::text, s.from_xid::text, s.to_xid::text, s.row_count::text,
     encode(s.rows_digest, 'hex'), extract(epoch FROM s.sealed_at)::text));
 $f$;
 

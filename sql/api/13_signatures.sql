@@ -183,7 +183,7 @@ BEGIN
 END $f$;
 
 -- The function in odin_call that takes JSON and calls the tool's own; PL/pgSQL keeps its plan.
-CREATE OR REPLACE FUNCTION odin._make_caller(caller text, fn oid, most_rows int) RETURNS void
+CREATE OR REPLACE FUNCTION odin._make_caller(caller text, fn oid, most_rows int, shown text[]) RETURNS void
 -- Unchecked, because checking would look the argument types up with the owner's rights, and a tool's schema need not be open to him.
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET check_function_bodies = off AS $f$
 DECLARE
@@ -220,6 +220,11 @@ BEGIN
     WHEN 'json' THEN format('r := %s', call)
     WHEN 'nothing' THEN format('PERFORM %s; r := ''{}''', call)
     ELSE format('r := jsonb_build_object(''result'', %s)', call) END;
+  -- Of a wide list only what is shown becomes JSON, unless the call chose its fields.
+  IF answer.shape = 'rows' AND shown <@ answer.columns THEN
+    body := format('IF a ? ''_fields'' THEN %s; ELSE SELECT coalesce(jsonb_agg(to_jsonb(t.*)), ''[]'') INTO r FROM (SELECT %s FROM %s x LIMIT %s) t; END IF', body,
+      (SELECT string_agg(format('x.%I', c), ', ' ORDER BY n) FROM unnest(shown) WITH ORDINALITY u(c, n)), call, most_rows);
+  END IF;
   -- A set of scalars is a list of values, not of one-column rows.
   IF answer.shape = 'rows' AND answer.columns IS NULL THEN
     body := format('SELECT coalesce(jsonb_agg(to_jsonb(t.v)), ''[]'') INTO r FROM (SELECT v FROM %s v LIMIT %s) t', call, most_rows);

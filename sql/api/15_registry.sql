@@ -150,13 +150,19 @@ BEGIN
      WHERE id = t.id;
     PERFORM odin._registry_changed(t.name, CASE WHEN old.active THEN 'changed' ELSE 'activated' END, t.version, odin._entry(old), odin._entry(t));
   ELSE
-    PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows + CASE WHEN t.raw THEN 0 ELSE 1 END);
+    PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows + CASE WHEN t.raw THEN 0 ELSE 1 END, odin._shown_columns(t));
     RETURN t.name;
   END IF;
   INSERT INTO odin.tool_aliases SELECT a, t.id FROM unnest(aliases) a ON CONFLICT (alias) DO NOTHING;
-  PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows + CASE WHEN t.raw THEN 0 ELSE 1 END);
+  PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows + CASE WHEN t.raw THEN 0 ELSE 1 END, odin._shown_columns(t));
   RETURN t.name;
 END $f$;
+
+-- What a list shows unless it is asked for other fields, and what its cursor is made of; NULL when that is everything.
+CREATE OR REPLACE FUNCTION odin._shown_columns(t odin.tools) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT CASE WHEN t.result_key IS NOT NULL AND NOT '*' = ANY (t.default_fields) THEN t.default_fields || ARRAY(SELECT c FROM unnest(t.page_by) c WHERE c <> ALL (t.default_fields)) END;
+$f$;
 
 -- A tool as the log of changes keeps it: what callers see of it, and all that was said when it was registered.
 CREATE OR REPLACE FUNCTION odin._entry(t odin.tools) RETURNS jsonb

@@ -1,11 +1,6 @@
 -- The parts of a call beside the tool itself: claims, tokens, states, policies, limits and the shape of answers.
 -- Tokens and states are sealed with a key that never leaves odin_private. Only pinned functions call what has no search_path.
 
-CREATE OR REPLACE FUNCTION odin._hash(VARIADIC parts text[]) RETURNS bytea
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$
-  SELECT sha256(odin._sealed_bytes(VARIADIC parts));
-$f$;
-
 CREATE OR REPLACE FUNCTION odin._secret(secret_name text) RETURNS bytea
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
   SELECT value FROM odin_private.secrets WHERE name = secret_name;

@@ -372,8 +372,14 @@ mod tests {
         for (sent, problem) in [
             (json!(32767), None),
             (json!("-32768"), None),
-            (json!(32768), Some("n: 32768 is not between -32768 and 32767")),
-            (json!("-40000"), Some("n: -40000 is not between -32768 and 32767")),
+            (
+                json!(32768),
+                Some("n: 32768 is not between -32768 and 32767"),
+            ),
+            (
+                json!("-40000"),
+                Some("n: -40000 is not between -32768 and 32767"),
+            ),
         ] {
             let answer = spec.prepare(json!({"n": sent})).into_json();
             assert_eq!(answer["detail"].as_str(), problem, "{answer}");

@@ -17,6 +17,21 @@ pub use plan::plan;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
+/// SHA-256 over each field as its length, a colon and its text, a missing one as a dash: no two lists of fields give the same bytes.
+pub fn hash_of<'a>(fields: impl Iterator<Item = Option<&'a str>>) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    for field in fields {
+        match field {
+            Some(text) => {
+                hash.update(format!("{}:", text.len()));
+                hash.update(text);
+            }
+            None => hash.update("-"),
+        }
+    }
+    hash.finalize().to_vec()
+}
+
 /// HMAC-SHA256; the seal of preview tokens and request states.
 pub fn hmac_sha256(secret: &[u8], message: &[u8]) -> Vec<u8> {
     // HMAC takes a key of any length, so this cannot fail; an empty tag would never verify.
@@ -69,6 +84,28 @@ mod tests {
         assert_eq!(
             hex,
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+    }
+
+    #[test]
+    fn lists_of_fields_are_told_apart() {
+        let hash = |fields: &[Option<&str>]| super::hash_of(fields.iter().copied());
+        let lists: [&[Option<&str>]; 6] = [
+            &[],
+            &[None],
+            &[Some("")],
+            &[Some("a"), Some("b")],
+            &[Some("ab")],
+            &[Some("1:a"), Some("b")],
+        ];
+        for (i, one) in lists.iter().enumerate() {
+            for other in &lists[i + 1..] {
+                assert_ne!(hash(one), hash(other), "{one:?} {other:?}");
+            }
+        }
+        assert_eq!(
+            super::key_hash(&"00".repeat(32)).map(|h| h.len()),
+            Some(hash(&[]).len())
         );
     }
 }
