@@ -2,7 +2,7 @@
 -- checked against what the printer last reported, and never a word about success before the printer has accepted it.
 
 -- A setting that may be changed whenever the printer answers, also in the middle of a print. Its arguments stand in the answer too.
-CREATE OR REPLACE FUNCTION odin._setting(printer_id bigint, verb text, arguments jsonb, words text) RETURNS jsonb
+CREATE OR REPLACE FUNCTION odin._set_machine(printer_id bigint, verb text, arguments jsonb, words text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 #variable_conflict use_variable
 DECLARE
@@ -15,19 +15,19 @@ END $f$;
 
 CREATE OR REPLACE FUNCTION odin.set_light("on" boolean, printer_id bigint DEFAULT NULL) RETURNS jsonb
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT odin._setting(set_light.printer_id, 'set_light', jsonb_build_object('on', set_light."on"), CASE WHEN set_light."on" THEN 'switch the light on' ELSE 'switch the light off' END);
+  SELECT odin._set_machine(set_light.printer_id, 'set_light', jsonb_build_object('on', set_light."on"), CASE WHEN set_light."on" THEN 'switch the light on' ELSE 'switch the light off' END);
 $f$;
 COMMENT ON FUNCTION odin.set_light(boolean, bigint) IS 'Switches the light in a printer''s chamber on or off. Bambu Lab printers have one that the network can reach. Previews unless confirm is true.';
 
 CREATE OR REPLACE FUNCTION odin.set_fan(percent numeric, printer_id bigint DEFAULT NULL) RETURNS jsonb
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT odin._setting(set_fan.printer_id, 'set_fan', jsonb_build_object('percent', set_fan.percent), format('set the part fan to %s %%', trim_scale(set_fan.percent)));
+  SELECT odin._set_machine(set_fan.printer_id, 'set_fan', jsonb_build_object('percent', set_fan.percent), format('set the part fan to %s %%', trim_scale(set_fan.percent)));
 $f$;
 COMMENT ON FUNCTION odin.set_fan(numeric, bigint) IS 'Sets the part cooling fan in percent, also while printing (the file may set it again). Previews unless confirm is true.';
 
 CREATE OR REPLACE FUNCTION odin.set_speed(percent numeric, printer_id bigint DEFAULT NULL) RETURNS jsonb
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT odin._setting(set_speed.printer_id, 'set_speed', jsonb_build_object('percent', set_speed.percent), format('print at %s %% of the speed the file was sliced for', trim_scale(set_speed.percent)));
+  SELECT odin._set_machine(set_speed.printer_id, 'set_speed', jsonb_build_object('percent', set_speed.percent), format('print at %s %% of the speed the file was sliced for', trim_scale(set_speed.percent)));
 $f$;
 COMMENT ON FUNCTION odin.set_speed(numeric, bigint) IS 'Sets the print speed in percent of what the file was sliced for. Bambu Lab printers know 50, 100, 124 and 166: the nearest is taken. Previews unless confirm is true.';
 

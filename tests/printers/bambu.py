@@ -39,8 +39,8 @@ class Printer:
         threading.Thread(target=self.live, daemon=True).start()
 
     def reset(self):
-        # parts: only what changed is sent. answers: orders are answered. seconds: how long a print takes. text: numbers come as text.
-        self.habits = {"parts": True, "answers": True, "seconds": 6.0, "text": False}
+        # parts: only what changed is sent. answers: orders are answered. seconds: how long a print takes. text: numbers come as text. signed: orders must be signed, whatever the bit says.
+        self.habits = {"parts": True, "answers": True, "seconds": 6.0, "text": False, "signed": False}
         self.state = json.loads(json.dumps(REST))
         self.sent, self.orders, self.ran, self.clears_at = {}, [], 0.0, None
 
@@ -68,7 +68,7 @@ class Printer:
         if topic == "info":
             return self.publish("info", {**body, "module": [{"name": "ota", "sw_ver": "01.07.00.00", "sn": SERIAL}], "result": "success"})
         self.orders.append({topic: body})
-        if int(self.state["fun"], 16) & 0x20000000:
+        if int(self.state["fun"], 16) & 0x20000000 or self.habits["signed"]:
             return self.publish(topic, {**body, "result": "failed", "reason": "mqtt message verify failed", "err_code": NOT_SIGNED})
         handler = getattr(self, "do_" + str(command), None)
         problem = handler(body) if handler else None

@@ -183,7 +183,7 @@ def started(farm, sidecar, printer, content=None):
     return job
 
 
-def life(farm, ftp, **habits):
+def life(farm, ftp, url="file:///sdcard/", **habits):
     sidecar, printer = with_printer(farm, ftp=ftp, seconds=20.0, **habits)
     farm.wait_state(printer, "idle")
     content = sliced(pad=700_000)
@@ -193,7 +193,7 @@ def life(farm, ftp, **habits):
     assert (server.card / run_row["remote_file"]).read_bytes() == content
     order = server.orders("project_file")[0]
     assert order["param"] == "Metadata/plate_1.gcode", order
-    assert order["url"] == f"file:///sdcard/{run_row['remote_file']}" and order["subtask_name"] == run_row["remote_file"], order
+    assert order["url"] == url + run_row["remote_file"] and order["subtask_name"] == run_row["remote_file"], order
     farm.wait_state(printer, "printing")
     paused = sidecar.ok("pause_printer", {"printer_id": printer})
     assert paused["state"] == "paused" and server.seen()["state"]["gcode_state"] == "PAUSE", paused
@@ -212,8 +212,8 @@ def life_with_a_strict_file_server(farm):
 
 
 def life_with_a_tolerant_file_server(farm):
-    """Full reports, numbers as text, and orders that are never answered."""
-    life(farm, server.tolerant, parts=False, text=True, answers=False)
+    """Full reports, numbers as text, orders that are never answered, and files addressed as newer models want them."""
+    life(farm, server.tolerant, url="ftp:///", more=" print_from=ftp", parts=False, text=True, answers=False)
 
 
 def cancel_is_no_failure(farm):
@@ -287,6 +287,15 @@ def developer_mode(farm):
     assert server.seen()["orders"] == []
     said = sidecar.ok("test_printer", {"printer_id": printer})
     assert said["works"] is True and "Developer Mode" in said["detail"], said
+
+
+def an_unsigned_order_is_refused_in_plain_words(farm):
+    """Firmware that does not show the bit, yet wants orders signed: its answer is told as what to switch on, and nothing was done."""
+    sidecar, printer = with_printer(farm, signed=True)
+    farm.wait_state(printer, "idle")
+    error = sidecar.refused("set_temperature", {"printer_id": printer, "heater": "bed", "target": 60, "confirm": True})
+    assert error["code"] == "printer_refused" and "Developer Mode" in error["detail"], error
+    assert len(server.seen()["orders"]) == 1 and server.seen()["state"]["bed_target_temper"] == 0
 
 
 def wrong_answers_are_told_apart(farm):
@@ -430,5 +439,5 @@ def spools_are_told_and_shown(farm):
     assert (told["ams_id"], told["tray_id"], told["tray_type"], told["tray_color"], told["nozzle_temp_max"]) == (0, 1, "PETG", "0000FFFF", 250), told
 
 
-TESTS = [life_with_a_strict_file_server, life_with_a_tolerant_file_server, cancel_is_no_failure, failure_has_its_code, run_out, print_at_the_machine, missing_file, developer_mode, wrong_answers_are_told_apart,
+TESTS = [life_with_a_strict_file_server, life_with_a_tolerant_file_server, cancel_is_no_failure, failure_has_its_code, run_out, print_at_the_machine, missing_file, developer_mode, an_unsigned_order_is_refused_in_plain_words, wrong_answers_are_told_apart,
          another_certificate_is_not_trusted, nothing_is_sent_late, comforts, the_plate_is_chosen, an_independent_client_agrees, spools_are_told_and_shown]

@@ -41,6 +41,7 @@ pub struct Facts {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plates: Option<u32>,
     /// Which of them the figures are of, and which is printed: the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub plate: Option<u32>,
     /// Figures that were counted from the moves because the slicer wrote none.
     #[serde(skip_serializing_if = "Vec::is_empty")]

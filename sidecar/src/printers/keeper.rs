@@ -182,22 +182,9 @@ impl Keeper {
             (Some(outcome), _) if same => report.ended(outcome),
             (_, Some(name)) => match self.driver.record_of(name).await {
                 Ok(Some(ended)) => ended,
-                Err(fault) if fault.code == "not_supported" => Ended {
-                    outcome: Outcome::Failed,
-                    file: None,
-                    message: None,
-                    progress: None,
-                    seconds: None,
-                },
-                Ok(None) => Ended {
-                    outcome: Outcome::Failed,
-                    file: None,
-                    message: None,
-                    progress: None,
-                    seconds: None,
-                },
                 // Asked again at the next look.
-                Err(_) => return None,
+                Err(fault) if fault.code != "not_supported" => return None,
+                Ok(None) | Err(_) => Report::default().ended(Outcome::Failed),
             },
             (_, None) => report.ended(Outcome::Failed),
         };

@@ -11,7 +11,8 @@ use super::driver::{Act, Driver, Ended, Fault, Heater, Outcome, RemoteFile, Repo
 use super::http::{escaped, Answer, Http};
 use super::spool::Spooled;
 
-/// A pause answers when the printer has confirmed it.
+/// Newer firmware answers a pause when it has paused. 0.8.1 answers at once and tries later, behind whatever it still has to send
+/// (half a minute when its disk is slow), and tells nobody when it gives up: only the state says what came of it.
 const LONG: Duration = Duration::from_secs(120);
 const KNOWN_LIMIT: Duration = Duration::from_secs(15);
 /// Text errors otherwise.
