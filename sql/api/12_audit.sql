@@ -135,7 +135,7 @@ END $f$;
 CREATE OR REPLACE FUNCTION odin._chain(previous bytea, s odin.audit_seals) RETURNS bytea
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
   SELECT odin._hash(encode(previous, 'hex'), s.n::text, s.table_name, to_char(s.month, 'YYYY-MM-DD'), s.origin::text, s.from_xid::text, s.to_xid::text, s.row_count::text,
-    encode(s.rows_digest, 'hex'), extract(epoch FROM s.sealed_at)::text));
+    encode(s.rows_digest, 'hex'), extract(epoch FROM s.sealed_at)::text);
 $f$;
 
 -- Seals everything that is safely committed. Ids alone lie (they are handed out before commit), so the cut is by transaction:

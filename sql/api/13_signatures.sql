@@ -1,6 +1,18 @@
 -- From a function's signature to JSON Schema 2020-12 and to the SQL that calls it with JSON arguments.
 -- Nothing here runs a tool; names and types come from the catalog, never from a caller.
 
+-- A type, with domains taken off.
+CREATE OR REPLACE FUNCTION odin._base_type(type_id oid) RETURNS oid
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  base oid := type_id;
+BEGIN
+  WHILE (SELECT typtype = 'd' FROM pg_type WHERE oid = base) LOOP
+    base := (SELECT typbasetype FROM pg_type WHERE oid = base);
+  END LOOP;
+  RETURN base;
+END $f$;
+
 CREATE OR REPLACE FUNCTION odin._type_schema(type_id oid, depth int DEFAULT 0) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE

@@ -85,18 +85,6 @@ BEGIN
   RETURN rel;
 END $f$;
 
--- A type, with domains taken off.
-CREATE OR REPLACE FUNCTION odin._base_type(type_id oid) RETURNS oid
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
-DECLARE
-  base oid := type_id;
-BEGIN
-  WHILE (SELECT typtype = 'd' FROM pg_type WHERE oid = base) LOOP
-    base := (SELECT typbasetype FROM pg_type WHERE oid = base);
-  END LOOP;
-  RETURN base;
-END $f$;
-
 -- How values of a type are written and compared, for the compiler.
 CREATE OR REPLACE FUNCTION odin._type_traits(type_id oid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$

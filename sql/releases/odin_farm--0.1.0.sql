@@ -43,15 +43,29 @@ COMMENT ON SCHEMA odin IS 'The print farm: tables, rules, tools. Start with SELE
 GRANT USAGE ON SCHEMA odin TO odin_viewer, odin_customer, odin_bi, odin_gateway, odin_worker;
 -- The functions written in Rust, declared by hand. They are the extension's only members, with
 -- odin.source() and odin.install(); a table must never depend on one of them.
-CREATE FUNCTION odin._jail_run(role oid, invoke regprocedure, call text, arguments jsonb, options jsonb, about jsonb, limit_ms int)
-  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'jail_run';
-CREATE FUNCTION odin._arguments_prepare(tool bigint, version bigint, sent jsonb)
-  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_prepare_wrapper';
+CREATE FUNCTION odin._jail_run(role oid, invoke regprocedure, run oid, arguments jsonb, preview boolean, bound_to text, call_id bigint, role_name text, key_id bigint, answers jsonb, state jsonb, limit_ms int)
+  RETURNS jsonb LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'jail_run';
+CREATE FUNCTION odin._run(run oid, arguments jsonb)
+  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'run_tool';
+CREATE FUNCTION odin._instance_row()
+  RETURNS record LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'instance_row';
+CREATE FUNCTION odin._key_row(hash bytea)
+  RETURNS record LANGUAGE c STRICT STABLE AS 'MODULE_PATHNAME', 'key_row';
+CREATE FUNCTION odin._arguments_plain(tool bigint, version bigint, sent jsonb)
+  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_plain_wrapper';
+CREATE FUNCTION odin._arguments_checked(tool bigint, version bigint, sent jsonb)
+  RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_checked_wrapper';
 CREATE FUNCTION odin._arguments_load(tool bigint, version bigint, spec jsonb)
   RETURNS text LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'arguments_load_wrapper';
+CREATE FUNCTION odin._tool_known(kind text, name text, registry bigint)
+  RETURNS record LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'tool_known';
+CREATE FUNCTION odin._tool_learn(kind text, name text, registry bigint, tool record)
+  RETURNS record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'tool_learn';
 CREATE FUNCTION odin._function_known(tool bigint, version bigint)
   RETURNS oid LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'function_known_wrapper';
-CREATE FUNCTION odin._function_learn(tool bigint, version bigint, function oid)
+CREATE FUNCTION odin._caller_known(tool bigint, version bigint)
+  RETURNS oid LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'caller_known_wrapper';
+CREATE FUNCTION odin._function_learn(tool bigint, version bigint, function oid, caller oid)
   RETURNS oid LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'function_learn_wrapper';
 CREATE FUNCTION odin._schema_problem(schema jsonb)
   RETURNS text LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'schema_problem_wrapper';
@@ -67,6 +81,8 @@ CREATE FUNCTION odin._random_hex(bytes int)
   RETURNS text LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'random_hex_wrapper';
 CREATE FUNCTION odin._hmac(secret bytea, message bytea)
   RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'hmac_wrapper';
+CREATE FUNCTION odin._hash(VARIADIC fields text[])
+  RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'hash_wrapper';
 CREATE FUNCTION odin._key_hash(credential text)
   RETURNS bytea LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'key_hash_wrapper';
 CREATE FUNCTION odin._token_issuer(token text)
@@ -83,6 +99,8 @@ CREATE FUNCTION odin._code_version()
   RETURNS text LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'code_version_wrapper';
 CREATE FUNCTION odin._has_written()
   RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'has_written_wrapper';
+CREATE FUNCTION odin._call_has_hints()
+  RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'call_has_hints_wrapper';
 CREATE FUNCTION odin._call_hints()
   RETURNS jsonb LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'call_hints_wrapper';
 CREATE FUNCTION odin.current_call()
@@ -107,6 +125,8 @@ CREATE FUNCTION odin.request_state()
   RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'request_state_wrapper';
 CREATE FUNCTION odin._records_compile(role oid, request jsonb)
   RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'records_compile_wrapper';
+CREATE FUNCTION odin._records_page(model text, relation oid, domain jsonb, fields text[], "order" text, "limit" int, cursor jsonb)
+  RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'records_page';
 CREATE FUNCTION odin._records_learn(role oid, described oid, description jsonb)
   RETURNS boolean LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'records_learn_wrapper';
 
@@ -226,7 +246,7 @@ COMMENT ON FUNCTION odin.guard_table(text, boolean, text) IS 'Puts a table with 
 
 SELECT odin.guard_table('odin.orgs', org_column => 'id');
 GRANT USAGE ON SCHEMA odin_call TO odin_viewer, odin_customer;
-GRANT SELECT ON odin.orgs TO odin_viewer, odin_customer, odin_bi;
+GRANT SELECT ON odin.orgs TO odin_viewer, odin_bi;
 GRANT UPDATE (currency, timezone, settings) ON odin.orgs TO odin_admin;
 GRANT SELECT ON odin.instance TO odin_viewer;
 GRANT SELECT ON odin.members, odin.access_rules, odin.guarded_tables TO odin_admin;
@@ -917,7 +937,14 @@ SELECT odin.guard_table('odin.orders');
 SELECT odin.guard_table('odin.order_lines');
 SELECT odin.guard_table('odin.order_parts', trail => false);
 SELECT odin.guard_table('odin.order_counters', trail => false);
-GRANT SELECT ON odin.customers, odin.orders, odin.order_lines, odin.order_parts TO odin_viewer, odin_customer;
+GRANT SELECT ON odin.customers, odin.orders, odin.order_lines, odin.order_parts TO odin_viewer;
+-- A customer reads what it bought, never what it costs the farm, nor what the staff write to each other.
+GRANT SELECT (id, org_id, customer_id, name, company, email, phone, address, tax_id, channel, external_id, is_active, created_at, updated_at) ON odin.customers TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, is_stock, order_number, channel, external_id, status, priority, currency, ordered_at, due_at, shipped_at, carrier, tracking_number, ship_to,
+  shipping_charged, discount, tax_pct, created_at, updated_at) ON odin.orders TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, order_id, is_stock, line_no, external_line_id, product_id, model_id, description, quantity, from_stock, fulfilled, shipped, unit_price, status, due_at,
+  priority, created_at, updated_at) ON odin.order_lines TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, order_line_id, is_stock, model_id, per_unit, ordered, from_stock, waived, queued, in_flight, good, needed, shortfall, updated_at) ON odin.order_parts TO odin_customer;
 GRANT INSERT, UPDATE ON odin.customers, odin.orders, odin.order_lines TO odin_operator;
 GRANT INSERT (org_id, customer_id, order_line_id, is_stock, model_id, per_unit, ordered, from_stock),
       UPDATE (ordered, from_stock, waived, updated_at) ON odin.order_parts TO odin_operator;
@@ -1187,7 +1214,11 @@ SELECT odin.guard_table('odin.' || t) FROM unnest(ARRAY['filaments','models','mo
 SELECT odin.guard_table('odin.' || t, trail => false) FROM unnest(ARRAY['consumable_moves','stock_moves']) AS t;
 GRANT SELECT ON odin.filaments, odin.models, odin.model_revisions, odin.revision_materials, odin.model_files, odin.products, odin.product_parts,
   odin.consumables, odin.product_consumables, odin.consumable_moves, odin.stock_moves, odin.stock_balances TO odin_viewer;
-GRANT SELECT ON odin.models, odin.model_revisions, odin.revision_materials, odin.model_files TO odin_customer;
+-- A customer's own models: what they are, not what making them takes.
+GRANT SELECT (id, org_id, customer_id, name, sku, category, license, author, source_url, thumbnail_sha256, current_revision_id, is_active, created_at, updated_at) ON odin.models TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, model_id, revision, pieces_per_plate, file_sha256, file_name, size_x_mm, size_y_mm, size_z_mm, layer_count, created_at) ON odin.model_revisions TO odin_customer;
+GRANT SELECT (revision_id, org_id, customer_id, tool, material, brand, color_hex) ON odin.revision_materials TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, model_id, revision_id, kind, sha256, name, bytes, created_at) ON odin.model_files TO odin_customer;
 GRANT INSERT, UPDATE ON odin.filaments, odin.models, odin.products, odin.product_parts, odin.product_consumables TO odin_operator;
 GRANT INSERT ON odin.model_revisions, odin.revision_materials, odin.model_files, odin.stock_moves, odin.consumable_moves TO odin_operator;
 GRANT INSERT, UPDATE (name, sku, unit, cost_per_unit, currency, min_stock, vendor, notes, is_active, updated_at) ON odin.consumables TO odin_operator;
@@ -1240,6 +1271,8 @@ CREATE TABLE odin.printers (
   currency        text NOT NULL DEFAULT 'USD' CHECK (currency ~ '^[A-Z]{3}$'),
   changeover_minutes numeric(6,1) NOT NULL DEFAULT 15 CHECK (changeover_minutes >= 0),
   auto_dispatch   boolean NOT NULL DEFAULT false,
+  auto_dispatch_off_at     timestamptz,
+  auto_dispatch_off_reason text CHECK (length(auto_dispatch_off_reason) <= 500),
   is_held         boolean NOT NULL DEFAULT false,
   hold_reason     text CHECK (length(hold_reason) <= 500),
   is_active       boolean NOT NULL DEFAULT true,
@@ -1253,7 +1286,9 @@ CREATE TABLE odin.printers (
 COMMENT ON TABLE odin.printers IS 'Machines. What they do now is in printer_state; what lies on them in beds; credentials are nowhere near this table.';
 COMMENT ON COLUMN odin.printers.hour_rate IS 'Cost of an hour on this machine; NULL = price / life_hours, else the rate card''s.';
 COMMENT ON COLUMN odin.printers.is_held IS 'Held by a person: nothing new starts here.';
-COMMENT ON COLUMN odin.printers.auto_dispatch IS 'The farm may start the next fitting job by itself once the bed is clear, where the org allows it (setting auto_dispatch).';
+COMMENT ON COLUMN odin.printers.auto_dispatch IS 'The farm may start the next fitting job by itself once the bed is clear, where the org allows it (setting auto_dispatch). Switches itself off after a failed run, a failed start, an error of the printer, its silence while it prints, or a print the farm did not start; a person switches it on again.';
+COMMENT ON COLUMN odin.printers.auto_dispatch_off_at IS 'When automatic start switched itself off; NULL since somebody switched it on again.';
+COMMENT ON COLUMN odin.printers.auto_dispatch_off_reason IS 'What made automatic start switch itself off.';
 CREATE INDEX printers_auto ON odin.printers (id) WHERE auto_dispatch;
 CREATE INDEX printers_by_group ON odin.printers (org_id, group_name) WHERE group_name IS NOT NULL;
 
@@ -1487,6 +1522,7 @@ CREATE TABLE odin.spool_moves (
   actor       text NOT NULL DEFAULT current_user,
   call_id     bigint,
   at          timestamptz NOT NULL DEFAULT now(),
+  day         date NOT NULL GENERATED ALWAYS AS ((at AT TIME ZONE 'UTC')::date) STORED,
   CONSTRAINT spool_moves_spool_fk FOREIGN KEY (org_id, spool_id) REFERENCES odin.spools (org_id, id),
   CONSTRAINT spool_moves_sign CHECK (
     CASE kind WHEN 'receive' THEN mg > 0 AND reserved_mg = 0
@@ -1500,6 +1536,7 @@ CREATE TABLE odin.spool_moves (
   CONSTRAINT spool_moves_void_names_one CHECK ((kind = 'void') = (void_of IS NOT NULL))
 );
 COMMENT ON TABLE odin.spool_moves IS 'The ledger of filament. mg changes the balance, reserved_mg what is promised to jobs and runs. No row is ever changed or deleted.';
+COMMENT ON COLUMN odin.spool_moves.day IS 'The day of the move in UTC. A column, not an expression, so that the planner knows how few days there are.';
 COMMENT ON COLUMN odin.spool_moves.segment IS 'Which spool of a run that changed spools on the way (run-out), from 0.';
 COMMENT ON COLUMN odin.spool_moves.basis IS 'Where the amount comes from: the slicer, length extruded, a scale, a person, the slicer''s figure scaled to progress, or the ledger itself.';
 CREATE UNIQUE INDEX spool_moves_consume_once ON odin.spool_moves (run_id, slot_number, segment, revision) WHERE kind = 'consume' AND run_id IS NOT NULL;
@@ -1507,7 +1544,8 @@ CREATE UNIQUE INDEX spool_moves_void_once ON odin.spool_moves (void_of) WHERE vo
 CREATE INDEX spool_moves_by_spool ON odin.spool_moves (spool_id, id);
 CREATE INDEX spool_moves_by_run ON odin.spool_moves (run_id) WHERE run_id IS NOT NULL;
 CREATE INDEX spool_moves_by_job ON odin.spool_moves (job_id) WHERE job_id IS NOT NULL;
-CREATE INDEX spool_moves_org ON odin.spool_moves (org_id, at);
+-- With what reports add up, so that they need not read the table.
+CREATE INDEX spool_moves_org ON odin.spool_moves (org_id, day) INCLUDE (kind, spool_id, mg);
 
 CREATE TABLE odin.spool_balances (
   spool_id    bigint PRIMARY KEY,
@@ -1596,6 +1634,7 @@ CREATE TABLE odin.jobs (
   fail_notes       text CHECK (length(fail_notes) <= 500),
   notes            text CHECK (length(notes) <= 500),
   created_at       timestamptz NOT NULL DEFAULT now(),
+  created_on       date NOT NULL GENERATED ALWAYS AS ((created_at AT TIME ZONE 'UTC')::date) STORED,
   updated_at       timestamptz NOT NULL DEFAULT now(),
   started_at       timestamptz,
   finished_at      timestamptz,
@@ -1615,6 +1654,7 @@ COMMENT ON COLUMN odin.jobs.quantity IS 'Pieces asked for in the request this pl
 COMMENT ON COLUMN odin.jobs.pieces IS 'Pieces on this plate; sums and stock use this.';
 COMMENT ON COLUMN odin.jobs.batch_id IS 'The first job of the request; plates of one request share it.';
 COMMENT ON COLUMN odin.jobs.start_by IS 'When it should start at the latest: the sooner of (due_at - printing time) and (queued + patience of its priority). The queue is in this order.';
+COMMENT ON COLUMN odin.jobs.created_on IS 'The day in UTC, for reports.';
 COMMENT ON COLUMN odin.jobs.queue_position IS 'Manual order: jobs with a position come before all others, lowest first.';
 COMMENT ON COLUMN odin.jobs.printer_id IS 'Pinned to this printer (target_type specific).';
 COMMENT ON COLUMN odin.jobs.material_policy IS 'hold: wait until exactly what was asked is loaded; substitute: any brand and colour of the same material will do.';
@@ -1670,6 +1710,7 @@ CREATE TABLE odin.runs (
   claimed_at      timestamptz NOT NULL DEFAULT now(),
   started_at      timestamptz,
   finished_at     timestamptz,
+  finished_on     date GENERATED ALWAYS AS ((finished_at AT TIME ZONE 'UTC')::date) STORED,
   seconds         integer CHECK (seconds >= 0),
   progress_pct    real CHECK (progress_pct BETWEEN 0 AND 100),
   used_mg         bigint CHECK (used_mg >= 0),
@@ -1695,6 +1736,7 @@ CREATE TABLE odin.runs (
   CONSTRAINT runs_counts_fit CHECK (coalesce(good, 0) + coalesce(scrapped, 0) <= pieces)
 ) WITH (fillfactor = 85);
 COMMENT ON TABLE odin.runs IS 'One attempt of a job on one printer. Ends exactly once, through odin.apply_finish(), whoever reports it.';
+COMMENT ON COLUMN odin.runs.finished_on IS 'The day in UTC, for reports. A column, not an expression, so that the planner knows how few days there are.';
 COMMENT ON COLUMN odin.runs.status IS 'claimed: printer and slots chosen; starting: sent; printing; paused; unknown: contact lost; completed; failed; cancelled; released: given back before anything was printed.';
 COMMENT ON COLUMN odin.runs.verdict IS 'assumed: nobody looked yet, all pieces counted good; good, partial, scrap: a person or agent judged.';
 CREATE UNIQUE INDEX runs_one_active_per_printer ON odin.runs (printer_id) WHERE status IN ('claimed','starting','printing','paused','unknown');
@@ -1706,7 +1748,7 @@ CREATE INDEX runs_by_line ON odin.runs (order_line_id);
 CREATE INDEX runs_by_model ON odin.runs (model_id, id);
 CREATE INDEX runs_by_customer ON odin.runs (customer_id) WHERE customer_id IS NOT NULL;
 -- With what reports add up, so that they need not read the table.
-CREATE INDEX runs_finished ON odin.runs (org_id, finished_at) INCLUDE (status, printer_id, model_id, good, scrapped, seconds, used_mg, cost) WHERE finished_at IS NOT NULL;
+CREATE INDEX runs_finished ON odin.runs (org_id, finished_on) INCLUDE (status, printer_id, model_id, good, scrapped, seconds, used_mg, cost) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE odin.run_slots (
   run_id      bigint NOT NULL,
@@ -1748,7 +1790,12 @@ CREATE INDEX plans_org ON odin.plans (org_id, id);
 
 SELECT odin.guard_table('odin.' || t) FROM unnest(ARRAY['jobs','job_materials','runs']) AS t;
 SELECT odin.guard_table('odin.' || t, trail => false) FROM unnest(ARRAY['run_slots','plans']) AS t;
-GRANT SELECT ON odin.jobs, odin.job_materials, odin.runs TO odin_viewer, odin_customer;
+GRANT SELECT ON odin.jobs, odin.job_materials, odin.runs TO odin_viewer;
+-- A customer follows its jobs; cost, scrap, machines, people and their reasons are the farm's own.
+GRANT SELECT (id, org_id, customer_id, order_line_id, part_id, model_id, revision_id, batch_id, plate_no, plates, name, quantity, pieces, status, hold, priority, due_at, scheduled_start, scheduled_end,
+  good, created_at, updated_at, started_at, finished_at) ON odin.jobs TO odin_customer;
+GRANT SELECT (job_id, org_id, customer_id, tool, material, brand, color_hex) ON odin.job_materials TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, job_id, order_line_id, part_id, model_id, revision_id, status, pieces, started_at, finished_at, progress_pct, good) ON odin.runs TO odin_customer;
 GRANT SELECT ON odin.run_slots, odin.plans TO odin_viewer;
 -- A job's own figures and states follow its runs; runs are written by the functions of the farm only.
 GRANT INSERT, UPDATE (name, status, hold, hold_reason, priority, due_at, queue_position, printer_id, target_type, target_filter, required_tags, material_policy,
@@ -1966,6 +2013,7 @@ CREATE TABLE odin.run_costs (
   scrap_share  numeric(14,4) NOT NULL DEFAULT 0,
   currency     text NOT NULL,
   finished_at  timestamptz NOT NULL DEFAULT now(),
+  finished_on  date NOT NULL GENERATED ALWAYS AS ((finished_at AT TIME ZONE 'UTC')::date) STORED,
   CONSTRAINT run_costs_run_fk FOREIGN KEY (org_id, run_id) REFERENCES odin.runs (org_id, id),
   CONSTRAINT run_costs_card_fk FOREIGN KEY (org_id, rate_card_id) REFERENCES odin.rate_cards (org_id, id)
 );
@@ -2036,7 +2084,9 @@ CREATE INDEX invoices_list ON odin.invoices (org_id, status, id);
 SELECT odin.guard_table('odin.' || t) FROM unnest(ARRAY['rate_cards','quotes','invoices']) AS t;
 SELECT odin.guard_table('odin.run_costs', trail => false);
 GRANT SELECT ON odin.rate_cards, odin.run_costs, odin.quotes, odin.invoices TO odin_viewer;
-GRANT SELECT ON odin.quotes, odin.invoices TO odin_customer;
+-- A customer reads the price and the bill, not the reckoning behind them.
+GRANT SELECT (id, org_id, customer_id, quote_number, status, currency, price, valid_until, order_id, created_at, updated_at) ON odin.quotes TO odin_customer;
+GRANT SELECT (id, org_id, customer_id, order_id, invoice_number, status, issued_on, due_on, paid_on, bill_to, currency, lines, subtotal, discount, shipping, tax, total, created_at) ON odin.invoices TO odin_customer;
 GRANT INSERT ON odin.quotes, odin.invoices TO odin_operator;
 GRANT UPDATE (status, valid_until, order_id, notes, updated_at) ON odin.quotes TO odin_operator;
 GRANT UPDATE (status, paid_on, void_reason) ON odin.invoices TO odin_operator;
@@ -2451,7 +2501,69 @@ INSERT INTO odin.error_codes(code, sqlstate, status, retriable, meaning, hint) V
   ('source_refused', 'OD621', 502, false, 'The model site did not accept the request.', 'Check the token (set_source_token) and what it may do.'),
   ('source_not_found', 'OD622', 404, false, 'The model site has no such thing or file.', 'Search again; ids are those of the site.');
 $odin_file_24$::text)
-, ('api'::text, 'api/10_errors.sql'::text, $odin_file_25$-- Raising and reading errors. Every failure of every face has one shape:
+, ('schema'::text, 'schema/67_objects.sql'::text, $odin_file_25$-- Object storage: which bucket an org's larger files go to, and which object holds the bytes of which blob.
+-- A key is sealed by a sidecar before it gets here. Objects are never overwritten: each move has a name of its own, so that taking one away can never hit another.
+
+CREATE TABLE odin.object_stores (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  org_id bigint NOT NULL REFERENCES odin.orgs ON DELETE CASCADE,
+  endpoint text NOT NULL CHECK (endpoint ~ '^https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$' AND length(endpoint) <= 300),
+  bucket text NOT NULL CHECK (bucket ~ '^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$'),
+  region text NOT NULL DEFAULT 'us-east-1' CHECK (region ~ '^[a-z0-9-]{1,40}$'),
+  prefix text NOT NULL DEFAULT '' CHECK (prefix ~ '^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*$' AND length(prefix) <= 200),
+  path_style boolean NOT NULL DEFAULT true,
+  mode text NOT NULL DEFAULT 'on' CHECK (mode IN ('on', 'off', 'back')),
+  min_file_mb int NOT NULL DEFAULT 8 CHECK (min_file_mb BETWEEN 2 AND 100000),
+  keep_removed_days int NOT NULL DEFAULT 7 CHECK (keep_removed_days BETWEEN 0 AND 3650),
+  is_current boolean NOT NULL DEFAULT true,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT object_stores_place_key UNIQUE (org_id, endpoint, bucket, prefix)
+);
+CREATE UNIQUE INDEX object_stores_current ON odin.object_stores (org_id) WHERE is_current;
+COMMENT ON TABLE odin.object_stores IS 'S3-compatible buckets of an org. One is current; files in an older one are brought back and go to the current one.';
+COMMENT ON COLUMN odin.object_stores.mode IS 'on = larger files go there; back = all files are brought back into PostgreSQL; off = nothing is moved or removed, what is there is read.';
+COMMENT ON COLUMN odin.object_stores.min_file_mb IS 'Smaller files stay in PostgreSQL. At least 2, because files up to 2 MiB are also given as MCP resources, by SQL alone.';
+COMMENT ON COLUMN odin.object_stores.keep_removed_days IS 'An object nothing needs any more stays so long, so that a dump of the days before still finds its files.';
+
+CREATE TABLE odin_private.object_store_state (
+  store_id bigint PRIMARY KEY REFERENCES odin.object_stores ON DELETE CASCADE,
+  sealed text NOT NULL CHECK (sealed ~ '^sealed:v1:[A-Za-z0-9_-]{40,}$'),
+  set_by text NOT NULL,
+  set_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  problem text,
+  problem_at timestamptz
+);
+COMMENT ON TABLE odin_private.object_store_state IS 'The sealed access key of a bucket, and what was wrong when it was last used.';
+
+CREATE TABLE odin_private.objects (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  store_id bigint NOT NULL REFERENCES odin.object_stores ON DELETE CASCADE,
+  blob_id bigint UNIQUE REFERENCES odin_private.blobs ON DELETE SET NULL,
+  key text NOT NULL CHECK (key ~ '^[A-Za-z0-9._/-]+$' AND length(key) <= 500),
+  sha256 text NOT NULL,
+  bytes bigint NOT NULL,
+  state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'kept')),
+  upload_id text,
+  task_id text,
+  free_at timestamptz
+);
+CREATE INDEX objects_store ON odin_private.objects (store_id, id);
+CREATE INDEX objects_due ON odin_private.objects (store_id, id) WHERE state = 'waiting' OR blob_id IS NULL;
+COMMENT ON TABLE odin_private.objects IS 'Objects in buckets: waiting = to be sent, its bytes are still here; kept = its bytes are there only; without a blob = to be removed.';
+
+SELECT odin.guard_table('odin.object_stores');
+GRANT SELECT ON odin.object_stores TO odin_admin;
+
+INSERT INTO odin.error_codes(code, sqlstate, status, retriable, meaning, hint) VALUES
+  ('file_outside', 'OD608', 409, false, 'The bytes of this file are in the object store, out of SQL''s reach.', 'Fetch it with GET /files/SHA256 or the download_url of get_file; set_object_store with mode back brings files into PostgreSQL again.'),
+  ('object_store_missing', 'OD609', 404, false, 'The org has no object store; its files are in PostgreSQL.', 'An administrator calls set_object_store.');
+INSERT INTO odin.constraint_errors(constraint_name, code, detail, hint) VALUES
+  ('object_stores_endpoint_check', 'validation_failed', 'endpoint: must be https://host or https://host:port, in small letters, without a path.', 'For example https://s3.eu-central-1.amazonaws.com.'),
+  ('object_stores_bucket_check', 'validation_failed', 'bucket: must be 3 to 63 small letters, digits, dots and hyphens.', NULL),
+  ('object_stores_region_check', 'validation_failed', 'region: must be small letters, digits and hyphens.', 'For example eu-central-1; servers of your own mostly take us-east-1.'),
+  ('object_stores_prefix_check', 'validation_failed', 'prefix: must be folders that end with a slash, of letters, digits, dots, hyphens and underscores.', 'For example farm/ or farms/berlin/.');
+$odin_file_25$::text)
+, ('api'::text, 'api/10_errors.sql'::text, $odin_file_26$-- Raising and reading errors. Every failure of every face has one shape:
 -- {"code","detail","retriable","status","hint",...}. Never a stack trace, a secret or SQL text.
 
 CREATE OR REPLACE FUNCTION odin.fail(code text, detail text, hint text DEFAULT NULL, extra jsonb DEFAULT '{}') RETURNS void
@@ -2556,14 +2668,16 @@ BEGIN
     ELSE format('Missing: a GRANT (SELECT, INSERT, UPDATE or DELETE) on %s %s to %I, or membership in a group role that has it.', CASE m[1] WHEN 'relation' THEN 'table' ELSE m[1] END, m[2], role_name)
   END;
 END $f$;
-$odin_file_25$::text)
-, ('api'::text, 'api/11_access.sql'::text, $odin_file_26$-- Row-level access: rows in members and access_rules become policies and trail triggers.
+$odin_file_26$::text)
+, ('api'::text, 'api/11_access.sql'::text, $odin_file_27$-- Row-level access: rows in members and access_rules become policies and trail triggers.
 -- A policy must never call a function per row: memberships are read once a query.
 
 CREATE OR REPLACE FUNCTION odin._memberships(caller name) RETURNS SETOF odin.members
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  roles text[] := odin._roles_of(caller);
 BEGIN
-  RETURN QUERY SELECT m.* FROM odin.members m WHERE m.role_name = ANY (odin._roles_of(caller)) ORDER BY m.id;
+  RETURN QUERY SELECT m.* FROM odin.members m WHERE m.role_name = ANY (roles) ORDER BY m.id;
 END $f$;
 
 -- Memberships of a role as far as the acting role may know of them: its own, and of others what both share. A person asks for himself (and so do
@@ -2582,15 +2696,31 @@ END $f$;
 
 CREATE OR REPLACE FUNCTION odin.orgs_of(caller name) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  roles text[];
 BEGIN
-  RETURN QUERY SELECT DISTINCT m.org_id FROM odin._known_memberships(caller) m WHERE m.customer_id IS NULL;
+  -- A policy asks about the caller himself, once for each table of a query.
+  IF caller = odin.actor() THEN
+    roles := odin._roles_of(caller);
+    RETURN QUERY SELECT DISTINCT m.org_id FROM odin.members m WHERE m.role_name = ANY (roles) AND m.customer_id IS NULL;
+  ELSE
+    RETURN QUERY SELECT DISTINCT m.org_id FROM odin._known_memberships(caller) m WHERE m.customer_id IS NULL;
+  END IF;
 END $f$;
 COMMENT ON FUNCTION odin.orgs_of(name) IS 'Orgs a role belongs to as staff, inherited memberships included; of somebody else''s, those you share. For policies: pass current_user.';
 
 CREATE OR REPLACE FUNCTION odin.customers_of(caller name) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  roles text[];
 BEGIN
-  RETURN QUERY SELECT DISTINCT m.customer_id FROM odin._known_memberships(caller) m WHERE m.customer_id IS NOT NULL;
+  -- A policy asks about the caller himself, once for each table of a query.
+  IF caller = odin.actor() THEN
+    roles := odin._roles_of(caller);
+    RETURN QUERY SELECT DISTINCT m.customer_id FROM odin.members m WHERE m.role_name = ANY (roles) AND m.customer_id IS NOT NULL;
+  ELSE
+    RETURN QUERY SELECT DISTINCT m.customer_id FROM odin._known_memberships(caller) m WHERE m.customer_id IS NOT NULL;
+  END IF;
 END $f$;
 COMMENT ON FUNCTION odin.customers_of(name) IS 'Customers whose own login a role is. For policies: pass current_user.';
 
@@ -2793,8 +2923,8 @@ BEGIN
       (SELECT string_agg(quote_literal(k), ', ') FROM unnest(key_columns) k));
   END LOOP;
 END $f$;
-$odin_file_26$::text)
-, ('api'::text, 'api/12_audit.sql'::text, $odin_file_27$-- The trail: recording changed rows, sealing committed rows in batches, verifying the seals.
+$odin_file_27$::text)
+, ('api'::text, 'api/12_audit.sql'::text, $odin_file_28$-- The trail: recording changed rows, sealing committed rows in batches, verifying the seals.
 -- A seal is never made inside a business transaction, and a sealed row is never changed.
 
 -- Statement trigger of every guarded table; its arguments are the key columns. PL/pgSQL keeps one plan a table.
@@ -2908,12 +3038,7 @@ BEGIN
   RETURN NULL;
 END $f$;
 
--- The bytes a seal covers, format 1: each field as length:text, NULL as -. jsonb text is PostgreSQL's own, which keeps a number's scale.
-CREATE OR REPLACE FUNCTION odin._sealed_bytes(VARIADIC fields text[]) RETURNS bytea
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT convert_to('1' || string_agg(coalesce(length(f) || ':' || f, '-'), '' ORDER BY n), 'UTF8') FROM unnest(fields) WITH ORDINALITY u(f, n);
-$f$;
-
+-- A seal's digest of many rows: the hash of their hashes, each over the row's fields as text. jsonb text is PostgreSQL's own, which keeps a number's scale.
 CREATE OR REPLACE FUNCTION odin._rows_digest(of_table text, of_month date, of_origin bigint, from_xid xid8, to_xid xid8, OUT row_count bigint, OUT digest bytea)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' AS $f$
 DECLARE
@@ -2921,12 +3046,12 @@ DECLARE
   hi timestamptz := (of_month + interval '1 month')::timestamp AT TIME ZONE 'UTC';
 BEGIN
   IF of_table = 'audit_calls' THEN
-    SELECT count(*), sha256(coalesce(string_agg(odin._sealed_bytes(id::text, called_at::text, duration_us::text, role_name, key_id::text, face, client, tool,
+    SELECT count(*), sha256(coalesce(string_agg(odin._hash(id::text, called_at::text, duration_us::text, role_name, key_id::text, face, client, tool,
              arguments::text, outcome, code, request_id, idempotency_key, c.origin::text, xid::text), '' ORDER BY xid, id), ''))
       INTO row_count, digest FROM odin.audit_calls c
      WHERE called_at >= lo AND called_at < hi AND c.origin = of_origin AND xid >= from_xid AND xid < to_xid;
   ELSE
-    SELECT count(*), sha256(coalesce(string_agg(odin._sealed_bytes(id::text, changed_at::text, call_id::text, role_name, org_id::text, table_name, op, row_key,
+    SELECT count(*), sha256(coalesce(string_agg(odin._hash(id::text, changed_at::text, call_id::text, role_name, org_id::text, table_name, op, row_key,
              before::text, after::text, c.origin::text, xid::text), '' ORDER BY xid, id), ''))
       INTO row_count, digest FROM odin.audit_changes c
      WHERE changed_at >= lo AND changed_at < hi AND c.origin = of_origin AND xid >= from_xid AND xid < to_xid;
@@ -2935,8 +3060,8 @@ END $f$;
 
 CREATE OR REPLACE FUNCTION odin._chain(previous bytea, s odin.audit_seals) RETURNS bytea
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT sha256(coalesce(previous, '') || odin._sealed_bytes(s.n::text, s.table_name, to_char(s.month, 'YYYY-MM-DD'), s.origin::text, s.from_xid::text, s.to_xid::text, s.row_count::text,
-    encode(s.rows_digest, 'hex'), extract(epoch FROM s.sealed_at)::text));
+  SELECT odin._hash(encode(previous, 'hex'), s.n::text, s.table_name, to_char(s.month, 'YYYY-MM-DD'), s.origin::text, s.from_xid::text, s.to_xid::text, s.row_count::text,
+    encode(s.rows_digest, 'hex'), extract(epoch FROM s.sealed_at)::text);
 $f$;
 
 -- Seals everything that is safely committed. Ids alone lie (they are handed out before commit), so the cut is by transaction:
@@ -3103,9 +3228,21 @@ BEGIN
   CREATE POLICY odin_changes_of_org ON odin.audit_changes FOR SELECT TO odin_operator
     USING (org_id = ANY (ARRAY(SELECT odin.orgs_of(current_user))));
 END $f$;
-$odin_file_27$::text)
-, ('api'::text, 'api/13_signatures.sql'::text, $odin_file_28$-- From a function's signature to JSON Schema 2020-12 and to the SQL that calls it with JSON arguments.
+$odin_file_28$::text)
+, ('api'::text, 'api/13_signatures.sql'::text, $odin_file_29$-- From a function's signature to JSON Schema 2020-12 and to the SQL that calls it with JSON arguments.
 -- Nothing here runs a tool; names and types come from the catalog, never from a caller.
+
+-- A type, with domains taken off.
+CREATE OR REPLACE FUNCTION odin._base_type(type_id oid) RETURNS oid
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  base oid := type_id;
+BEGIN
+  WHILE (SELECT typtype = 'd' FROM pg_type WHERE oid = base) LOOP
+    base := (SELECT typbasetype FROM pg_type WHERE oid = base);
+  END LOOP;
+  RETURN base;
+END $f$;
 
 CREATE OR REPLACE FUNCTION odin._type_schema(type_id oid, depth int DEFAULT 0) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -3113,15 +3250,15 @@ DECLARE
   t pg_type;
 BEGIN
   SELECT * INTO t FROM pg_type WHERE oid = type_id;
-  IF depth > 5 THEN RETURN '{"type": "object"}'; END IF;
   IF t.typcategory = 'A' AND t.typelem <> 0 THEN
     RETURN jsonb_build_object('type', 'array', 'items', odin._type_schema(t.typelem, depth + 1));
   ELSIF t.typtype = 'd' THEN
-    RETURN odin._type_schema(t.typbasetype, depth + 1);
+    RETURN odin._type_schema(t.typbasetype, depth + 1) || odin._domain_rules(type_id);
   ELSIF t.typtype = 'e' THEN
     RETURN jsonb_build_object('type', 'string', 'enum', (SELECT jsonb_agg(enumlabel ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = type_id));
   ELSIF t.typtype = 'c' THEN
-    RETURN odin._row_schema(t.typrelid, depth + 1);
+    -- A row in a row in a row: deeper than this nobody reads the schema, and the server checks the values all the same.
+    RETURN CASE WHEN depth > 8 THEN '{"type": "object"}' ELSE odin._row_schema(t.typrelid, depth + 1) END;
   END IF;
   RETURN CASE
     WHEN type_id IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype) THEN '{"type": "integer"}'
@@ -3134,6 +3271,43 @@ BEGIN
     WHEN type_id IN ('json'::regtype, 'jsonb'::regtype) THEN '{"type": "object", "additionalProperties": true}'
     ELSE '{"type": "string"}'
   END::jsonb;
+END $f$;
+
+-- What a domain's checks mean in JSON Schema: bounds, lengths and lists of words; any other rule is said in words.
+CREATE OR REPLACE FUNCTION odin._domain_rules(domain oid) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  number constant text := '\(?''?(-?[0-9]+(?:\.[0-9]+)?)''?\)?(?:::[a-z ]+)?';
+  known constant jsonb := '{">=": "minimum", "<=": "maximum", ">": "exclusiveMinimum", "<": "exclusiveMaximum"}';
+  rules jsonb := '{}';
+  said text := obj_description(domain, 'pg_type');
+  rule text;
+  term text;
+  m text[];
+BEGIN
+  FOR rule IN SELECT pg_get_expr(conbin, 0) FROM pg_constraint WHERE contypid = domain AND contype = 'c' ORDER BY conname LOOP
+    -- Only plain conjunctions are taken apart.
+    FOREACH term IN ARRAY CASE WHEN rule ~ '( OR |NOT |CASE |''[^'']*[^-0-9.''][^'']*''.* AND )' THEN ARRAY[rule]
+                               ELSE regexp_split_to_array(regexp_replace(rule, '^\((\(.*\) AND \(.*\))\)$', '\1'), ' AND ') END LOOP
+      m := regexp_match(term, '^\(VALUE (>=|<=|>|<) ' || number || '\)$');
+      IF m IS NOT NULL THEN
+        rules := rules || jsonb_build_object(known->>m[1], m[2]::jsonb);
+        CONTINUE;
+      END IF;
+      m := regexp_match(term, '^\((?:char_)?length\(\(?VALUE\)?(?:::text)?\) (>=|<=|>|<) ([0-9]+)\)$');
+      IF m IS NOT NULL THEN
+        rules := rules || jsonb_build_object(CASE WHEN m[1] LIKE '>%' THEN 'minLength' ELSE 'maxLength' END, m[2]::bigint + CASE m[1] WHEN '>' THEN 1 WHEN '<' THEN -1 ELSE 0 END);
+        CONTINUE;
+      END IF;
+      m := regexp_match(term, '^\(+VALUE\)?(?:::text)? = ANY \(+ARRAY\[((?:''[^'']*''::[a-z ]+(?:, )?)+)\]\)?(?:::text\[\])?\)+$');
+      IF m IS NOT NULL THEN
+        rules := rules || jsonb_build_object('enum', (SELECT jsonb_agg(w[1]) FROM regexp_matches(m[1], '''([^'']*)''', 'g') w));
+      ELSE
+        said := coalesce(said, 'Rule: ' || rule);
+      END IF;
+    END LOOP;
+  END LOOP;
+  RETURN rules || CASE WHEN said IS NULL THEN '{}' ELSE jsonb_build_object('description', said) END;
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin._row_schema(relation oid, depth int DEFAULT 0) RETURNS jsonb
@@ -3173,11 +3347,14 @@ DECLARE
 BEGIN
   SELECT * INTO p FROM pg_proc WHERE oid = fn;
   SELECT typrelid INTO relation FROM pg_type WHERE oid = p.prorettype AND typtype = 'c';
-  IF p.proargmodes && ARRAY['o', 't', 'b']::"char"[] AND p.prorettype = 'record'::regtype THEN
-    SELECT jsonb_build_object('type', 'object', 'properties', jsonb_object_agg(p.proargnames[u.place], odin._nullable(odin._type_schema(u.type_id)))),
-           array_agg(p.proargnames[u.place] ORDER BY u.place)
+  -- RETURNS TABLE with one column is still a table.
+  IF p.proargmodes && ARRAY['o', 't', 'b']::"char"[] AND p.prorettype = 'record'::regtype OR p.proargmodes && ARRAY['t']::"char"[] THEN
+    -- A column without a name is called as the server calls it.
+    SELECT jsonb_build_object('type', 'object', 'properties', jsonb_object_agg(o.name, odin._nullable(odin._type_schema(o.type_id)))), array_agg(o.name ORDER BY o.n)
       INTO schema, columns
-      FROM unnest(p.proallargtypes) WITH ORDINALITY u(type_id, place) WHERE p.proargmodes[u.place] IN ('o', 't', 'b');
+      FROM (SELECT u.type_id, u.n, coalesce(nullif(p.proargnames[u.place], ''), 'column' || u.n) AS name
+              FROM (SELECT x.type_id, x.place, row_number() OVER (ORDER BY x.place) AS n FROM unnest(p.proallargtypes) WITH ORDINALITY x(type_id, place)
+                     WHERE p.proargmodes[x.place] IN ('o', 't', 'b')) u) o;
     shape := 'object';
   ELSIF relation IS NOT NULL THEN
     shape := 'object';
@@ -3197,7 +3374,7 @@ BEGIN
 END $f$;
 
 -- SQL that takes one argument out of the JSON object a. An argument left out is NULL, or its default.
-CREATE OR REPLACE FUNCTION odin._argument_sql(name text, type_id oid, has_default boolean, default_sql text) RETURNS text
+CREATE OR REPLACE FUNCTION odin._argument_value(name text, type_id oid, has_default boolean, default_sql text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   t pg_type;
@@ -3206,7 +3383,7 @@ DECLARE
 BEGIN
   SELECT * INTO t FROM pg_type WHERE oid = type_id;
   -- A function that takes whatever there is, with a schema given whole.
-  IF name = '_arguments' AND type_id = 'jsonb'::regtype THEN RETURN '_arguments => a'; END IF;
+  IF name = '_arguments' AND type_id = 'jsonb'::regtype THEN RETURN 'a'; END IF;
   IF type_id = 'jsonb'::regtype THEN
     taken := format('(a->%L)', name);
   ELSIF type_id = 'bytea'::regtype THEN
@@ -3222,39 +3399,85 @@ BEGIN
   IF has_default AND default_sql IS NOT NULL AND default_sql NOT LIKE 'NULL%' THEN
     taken := format('CASE WHEN a ? %L THEN %s ELSE %s END', name, taken, default_sql);
   END IF;
-  RETURN format('%I => %s', name, taken);
+  RETURN taken;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._argument_sql(name text, type_id oid, has_default boolean, default_sql text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT format('%I => %s', name, odin._argument_value(name, type_id, has_default, default_sql));
+$f$;
+
+-- Types whose values the schema and the spec check whole; of others the server may refuse a value that fits the schema.
+CREATE OR REPLACE FUNCTION odin._checked_type(type_id oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT type_id IN ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype, 'numeric'::regtype, 'text'::regtype, 'varchar'::regtype, 'uuid'::regtype,
+      'date'::regtype, 'timestamptz'::regtype, 'json'::regtype, 'jsonb'::regtype, 'text[]'::regtype, 'bool[]'::regtype, 'int8[]'::regtype, 'numeric[]'::regtype, 'jsonb[]'::regtype)
+    OR EXISTS (SELECT 1 FROM pg_type t WHERE t.oid = type_id AND t.typtype = 'e');
+$f$;
+
+-- The refusal of a value that the server could not take, with its argument and the rule it breaks.
+CREATE OR REPLACE FUNCTION odin._refuse_argument(argument text, said text, home text, domain text, broken text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  rule text := (SELECT pg_get_expr(c.conbin, 0) FROM pg_constraint c JOIN pg_type t ON t.oid = c.contypid JOIN pg_namespace n ON n.oid = t.typnamespace
+                 WHERE n.nspname = home AND t.typname = domain AND c.conname = broken);
+BEGIN
+  PERFORM odin.fail('validation_failed', format('%s: %s', argument, CASE WHEN length(said) > 300 THEN left(said, 300) || '...' ELSE said END), CASE WHEN rule IS NOT NULL THEN format('The rule of %I.%I is: %s', home, domain, rule) END, jsonb_build_object('field', argument));
 END $f$;
 
 -- The function in odin_call that takes JSON and calls the tool's own; PL/pgSQL keeps its plan.
-CREATE OR REPLACE FUNCTION odin._make_caller(caller text, fn oid, most_rows int) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
+CREATE OR REPLACE FUNCTION odin._make_caller(caller text, fn oid, most_rows int, shown text[]) RETURNS void
+-- Unchecked, because checking would look the argument types up with the owner's rights, and a tool's schema need not be open to him.
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET check_function_bodies = off AS $f$
 DECLARE
   p pg_proc;
   answer record;
+  f record;
   call text;
   body text;
+  given text[] := '{}';
+  declared text := '';
+  taken text := '';
 BEGIN
   SELECT * INTO p FROM pg_proc WHERE oid = fn;
   SELECT * INTO answer FROM odin._function_answer(fn);
-  SELECT format('%I.%I(%s)', n.nspname, p.proname, (SELECT string_agg(CASE WHEN variadic_argument THEN 'VARIADIC ' ELSE '' END
-           || odin._argument_sql(f.name, f.type_id, f.has_default, f.default_sql), ', ' ORDER BY f.n) FROM odin._function_arguments(fn) f))
-    INTO call FROM pg_namespace n WHERE n.oid = p.pronamespace;
+  -- What the server may refuse is taken first and one by one, so that the refusal names its argument.
+  FOR f IN SELECT x.*, (SELECT t.typnotnull FROM pg_type t WHERE t.oid = x.type_id) AS never_empty FROM odin._function_arguments(fn) x ORDER BY x.n LOOP
+    IF NOT odin._checked_type(f.type_id) THEN
+      declared := declared || format(' v%s %s;', f.n, format_type(CASE WHEN f.never_empty THEN odin._base_type(f.type_id) ELSE f.type_id END, -1));
+      taken := taken || format('argument := %L; v%s := %s; ', f.name, f.n, odin._argument_value(f.name, f.type_id, f.has_default, f.default_sql));
+      given := given || format('%s%I => v%s', CASE WHEN f.variadic_argument THEN 'VARIADIC ' ELSE '' END, f.name, f.n);
+    ELSE
+      given := given || (CASE WHEN f.variadic_argument THEN 'VARIADIC ' ELSE '' END || odin._argument_sql(f.name, f.type_id, f.has_default, f.default_sql));
+    END IF;
+  END LOOP;
+  IF taken <> '' THEN
+    declared := ' argument text; home text; kind text; broken text;' || declared;
+    taken := 'BEGIN ' || taken || 'EXCEPTION WHEN data_exception OR check_violation OR not_null_violation OR undefined_object OR undefined_table OR undefined_function OR invalid_schema_name OR invalid_name OR ambiguous_function THEN '
+      'GET STACKED DIAGNOSTICS home = SCHEMA_NAME, kind = PG_DATATYPE_NAME, broken = CONSTRAINT_NAME; PERFORM odin._refuse_argument(argument, SQLERRM, home, kind, broken); END; ';
+  END IF;
+  call := format('%I.%I(%s)', (SELECT nspname FROM pg_namespace WHERE oid = p.pronamespace), p.proname, array_to_string(given, ', '));
   body := CASE answer.shape
     WHEN 'rows' THEN format('SELECT coalesce(jsonb_agg(to_jsonb(t.*)), ''[]'') INTO r FROM (SELECT * FROM %s LIMIT %s) t', call, most_rows)
     WHEN 'object' THEN format('SELECT to_jsonb(t.*) INTO r FROM %s t', call)
     WHEN 'json' THEN format('r := %s', call)
     WHEN 'nothing' THEN format('PERFORM %s; r := ''{}''', call)
     ELSE format('r := jsonb_build_object(''result'', %s)', call) END;
+  -- Of a wide list only what is shown becomes JSON, unless the call chose its fields.
+  IF answer.shape = 'rows' AND shown <@ answer.columns THEN
+    body := format('IF a ? ''_fields'' THEN %s; ELSE SELECT coalesce(jsonb_agg(to_jsonb(t.*)), ''[]'') INTO r FROM (SELECT %s FROM %s x LIMIT %s) t; END IF', body,
+      (SELECT string_agg(format('x.%I', c), ', ' ORDER BY n) FROM unnest(shown) WITH ORDINALITY u(c, n)), call, most_rows);
+  END IF;
   -- A set of scalars is a list of values, not of one-column rows.
   IF answer.shape = 'rows' AND answer.columns IS NULL THEN
     body := format('SELECT coalesce(jsonb_agg(to_jsonb(t.v)), ''[]'') INTO r FROM (SELECT v FROM %s v LIMIT %s) t', call, most_rows);
   END IF;
-  EXECUTE format('CREATE OR REPLACE FUNCTION %s(a jsonb) RETURNS jsonb LANGUAGE plpgsql AS %L', caller, format('DECLARE r jsonb; BEGIN %s; RETURN r; END', body));
+  EXECUTE format('CREATE OR REPLACE FUNCTION %s(a jsonb) RETURNS jsonb LANGUAGE plpgsql AS %L', caller, format('DECLARE r jsonb;%s BEGIN %s%s; RETURN r; END', declared, taken, body));
   EXECUTE format('REVOKE ALL ON FUNCTION %s(jsonb) FROM PUBLIC', caller);
   EXECUTE format('GRANT EXECUTE ON FUNCTION %s(jsonb) TO odin_viewer, odin_customer', caller);
 END $f$;
-$odin_file_28$::text)
-, ('api'::text, 'api/14_register.sql'::text, $odin_file_29$-- Registering: any SQL function becomes a tool, a prompt or a resource with one statement.
+$odin_file_29$::text)
+, ('api'::text, 'api/14_register.sql'::text, $odin_file_30$-- Registering: any SQL function becomes a tool, a prompt or a resource with one statement.
 -- A registration never grants anything, and what cannot work is refused here with what to change.
 
 -- The function of a registered name, as regprocedure writes it; NULL when it is gone. Read from the catalog: a look-up by name fails for
@@ -3276,8 +3499,10 @@ DECLARE
   path text[] := parse_ident(function, false);
   wanted text[] := ARRAY(SELECT odin._type_name(trim(a)) FROM unnest(string_to_array(regexp_replace(substring(function FROM '\((.*)\)\s*$'), '\([0-9, ]*\)', '', 'g'), ',')) WITH ORDINALITY u(a, n) ORDER BY n);
 BEGIN
-  RETURN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-           WHERE ARRAY[n.nspname::text, p.proname::text] = path AND ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY u(t, n) ORDER BY n) = wanted);
+  -- A type of an extension or of one's own may be written without its schema, which nobody's search_path has here.
+  RETURN (SELECT CASE WHEN count(*) = 1 THEN min(p.oid::bigint)::oid END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+           WHERE ARRAY[n.nspname::text, p.proname::text] = path AND p.pronargs = cardinality(wanted)
+             AND NOT EXISTS (SELECT 1 FROM unnest(p.proargtypes) WITH ORDINALITY u(t, n) WHERE format_type(u.t, NULL) <> wanted[u.n] AND regexp_replace(format_type(u.t, NULL), '^[^.]+\.', '') <> wanted[u.n]));
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin._type_name(written text) RETURNS text
@@ -3293,6 +3518,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   found oid[];
   p pg_proc;
+  bad record;
 BEGIN
   IF coalesce(trim(function), '') = '' THEN
     PERFORM odin.fail('registration_failed', 'function: give its name, schema.name');
@@ -3313,13 +3539,19 @@ BEGIN
     PERFORM odin.fail('registration_failed', format('function: %s is a procedure; procedures end transactions, and a call is one transaction', function), 'Make it a function.');
   ELSIF p.prokind <> 'f' THEN
     PERFORM odin.fail('registration_failed', format('function: %s is an aggregate or window function', function), 'Wrap it in a plain function.');
-  ELSIF (p.prorettype <> 'void'::regtype AND EXISTS (SELECT 1 FROM pg_type y WHERE y.oid = p.prorettype AND y.typtype = 'p') AND NOT (p.prorettype = 'record'::regtype AND coalesce(p.proargmodes && ARRAY['o', 't', 'b']::"char"[], false)))
-        OR EXISTS (SELECT 1 FROM unnest(p.proargtypes) t JOIN pg_type y ON y.oid = t WHERE y.typtype = 'p') THEN
-    PERFORM odin.fail('registration_failed', format('function: %s has a pseudo-type (trigger, anyelement, internal, record) in its signature', function), 'Wrap it in a function with plain types.');
-  ELSIF p.prorettype <> 'void'::regtype AND EXISTS (SELECT 1 FROM pg_type y WHERE y.oid = p.prorettype AND y.typtype = 'p') AND NOT coalesce(p.proargmodes && ARRAY['o', 't', 'b']::"char"[], false) THEN
-    PERFORM odin.fail('registration_failed', format('function: %s returns %s, so nobody knows the columns of its answer', function, p.prorettype::regtype), 'Declare RETURNS TABLE(...), OUT arguments, or a named type.');
+  END IF;
+  SELECT a.* INTO bad FROM odin._function_arguments(found[1]) a JOIN pg_type y ON y.oid = a.type_id WHERE y.typtype = 'p' ORDER BY a.n LIMIT 1;
+  IF bad.n IS NOT NULL THEN
+    PERFORM odin.fail('registration_failed', format('function: argument %s of %s is %s, which is no type of its own, so it has no schema', coalesce(nullif(bad.name, ''), bad.n::text), found[1]::regprocedure, bad.type_id::regtype),
+      format('Wrap it in a function with plain types: CREATE FUNCTION %s(%s text) ... SELECT %s(%2$s);', found[1]::regproc::text || '_text', coalesce(nullif(bad.name, ''), 'value'), found[1]::regproc));
+  ELSIF p.prorettype = 'record'::regtype AND NOT coalesce(p.proargmodes && ARRAY['o', 't', 'b']::"char"[], false) THEN
+    PERFORM odin.fail('registration_failed', format('function: %s returns record, so nobody knows the columns of its answer', found[1]::regprocedure), 'Declare RETURNS TABLE(...), OUT arguments, or a named type.');
+  ELSIF p.prorettype NOT IN ('void'::regtype, 'record'::regtype) AND EXISTS (SELECT 1 FROM pg_type y WHERE y.oid = p.prorettype AND y.typtype = 'p') THEN
+    PERFORM odin.fail('registration_failed', format('function: %s returns %s, which cannot become JSON', found[1]::regprocedure, p.prorettype::regtype),
+      CASE WHEN p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) THEN 'A trigger''s function runs by itself; make a function of what a caller would ask for.' ELSE 'Wrap it in a function that returns a plain type.' END);
   ELSIF EXISTS (SELECT 1 FROM odin._function_arguments(found[1]) a WHERE coalesce(a.name, '') = '') THEN
-    PERFORM odin.fail('registration_failed', format('function: %s has an argument without a name', function), 'Name every argument: the names are what callers send.');
+    PERFORM odin.fail('registration_failed', format('function: argument %s of %s has no name', (SELECT min(a.n) FROM odin._function_arguments(found[1]) a WHERE coalesce(a.name, '') = ''), found[1]::regprocedure),
+      'Name every argument (DROP FUNCTION, then CREATE FUNCTION with names): the names are what callers send.');
   ELSIF p.prosecdef AND NOT coalesce(p.proconfig::text LIKE '%search_path=%', false) THEN
     PERFORM odin.fail('registration_failed', format('function: %s is SECURITY DEFINER without a pinned search_path', function),
       format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp;', found[1]::regprocedure));
@@ -3328,6 +3560,9 @@ BEGIN
   IF p.proowner <> 'odin_owner'::regrole AND EXISTS (SELECT 1 FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0) THEN
     RAISE WARNING 'every role may call %: PostgreSQL lets PUBLIC execute a new function', found[1]::regprocedure
       USING HINT = format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC; then GRANT it to odin_viewer, odin_operator or odin_admin.', found[1]::regprocedure);
+  ELSIF p.proowner <> 'odin_owner'::regrole AND NOT EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee <> p.proowner) THEN
+    RAISE WARNING 'nobody but its owner may call %', found[1]::regprocedure
+      USING HINT = format('GRANT EXECUTE ON FUNCTION %s TO odin_viewer, odin_operator or odin_admin: the tool shows only to whom may call it.', found[1]::regprocedure);
   END IF;
   RETURN found[1];
 END $f$;
@@ -3351,7 +3586,7 @@ BEGIN
   END IF;
   FOR a IN SELECT * FROM odin._function_arguments(fn) LOOP
     own := coalesce(overrides->a.name, '{}');
-    properties := properties || jsonb_build_object(a.name, odin._type_schema(a.type_id) || odin._plain_default(a.default_sql) || (own - 'aliases' - 'required' - 'secret'));
+    properties := properties || jsonb_build_object(a.name, odin._closed_objects(odin._type_schema(a.type_id)) || odin._plain_default(a.default_sql) || (own - 'aliases' - 'required' - 'secret'));
     IF coalesce((own->>'required')::boolean, NOT a.has_default) THEN required := required || to_jsonb(a.name); END IF;
     aliases := aliases || coalesce((SELECT jsonb_object_agg(x, a.name) FROM jsonb_array_elements_text(own->'aliases') x), '{}');
   END LOOP;
@@ -3372,11 +3607,34 @@ BEGIN
   IF NOT is_raw AND (scope = 'read' OR confirm = 'confirm') THEN
     control := control || '{"response_format": {"enum": ["json", "markdown"]}}';
   END IF;
-  control := (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(control) WHERE NOT properties ? key);
-  RETURN jsonb_build_object('aliases', aliases, 'control', (SELECT coalesce(jsonb_agg(k), '[]') FROM jsonb_object_keys(control) k),
+  unknown := (SELECT k FROM jsonb_object_keys(control) k WHERE properties ? k ORDER BY k LIMIT 1);
+  IF unknown IS NOT NULL THEN
+    PERFORM odin.fail('registration_failed', format('arguments: %s is an argument that every tool of this kind has, and %s has one of its own', unknown, fn::regprocedure), format('Give the function''s argument another name: own_%s.', unknown));
+  END IF;
+  unknown := (SELECT key FROM jsonb_each_text(aliases) WHERE properties ? key OR control ? key ORDER BY key LIMIT 1);
+  IF unknown IS NOT NULL THEN
+    PERFORM odin.fail('registration_failed', format('arguments: the alias %s is an argument already', unknown), 'Choose another alias, or leave it out.');
+  END IF;
+  RETURN jsonb_build_object('aliases', aliases, 'ranges', odin._ranges(fn), 'control', (SELECT coalesce(jsonb_agg(k), '[]') FROM jsonb_object_keys(control) k),
     'schema', jsonb_build_object('type', 'object', 'properties', properties || control, 'additionalProperties', false)
               || CASE WHEN required = '[]' THEN '{}' ELSE jsonb_build_object('required', required) END);
 END $f$;
+
+-- A column that a row type does not have would be dropped in silence.
+CREATE OR REPLACE FUNCTION odin._closed_objects(schema jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT schema
+    || CASE WHEN schema ? 'items' THEN jsonb_build_object('items', odin._closed_objects(schema->'items')) ELSE '{}' END
+    || CASE WHEN schema ? 'properties' THEN jsonb_build_object('additionalProperties', false, 'properties',
+         (SELECT jsonb_object_agg(key, odin._closed_objects(value)) FROM jsonb_each(schema->'properties'))) ELSE '{}' END;
+$f$;
+
+-- Whole numbers that hold less than JSON does: the leaf checks them, so that no schema has to carry the bounds.
+CREATE OR REPLACE FUNCTION odin._ranges(fn oid) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT coalesce(jsonb_object_agg(a.name, CASE a.type_id WHEN 'int2'::regtype THEN '[-32768, 32767]' WHEN 'int4'::regtype THEN '[-2147483648, 2147483647]' ELSE '[0, 4294967295]' END::jsonb), '{}')
+    FROM odin._function_arguments(fn) a WHERE a.type_id IN ('int2'::regtype, 'int4'::regtype, 'oid'::regtype);
+$f$;
 
 -- A literal default is shown to callers; an expression (now(), a lookup) is the function's own business.
 CREATE OR REPLACE FUNCTION odin._plain_default(default_sql text) RETURNS jsonb
@@ -3480,7 +3738,7 @@ BEGIN
   DELETE FROM odin.tools x WHERE x.name = unregister_tool.name RETURNING * INTO t;
   IF NOT FOUND THEN RETURN false; END IF;
   EXECUTE format('DROP FUNCTION IF EXISTS %s(jsonb)', t.caller);
-  PERFORM odin._registry_changed(t.name, 'removed', t.version, t.listing, NULL);
+  PERFORM odin._registry_changed(t.name, 'removed', t.version, odin._entry(t), NULL);
   RETURN true;
 END $f$;
 COMMENT ON FUNCTION odin.unregister_tool(text) IS 'Takes a tool, prompt or resource out of the registry; the function itself stays.';
@@ -3489,11 +3747,20 @@ CREATE OR REPLACE FUNCTION odin._registry_changed(tool text, act text, version b
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   INSERT INTO odin.registry_log(changed_by, tool, act, version, before, after) VALUES (odin.actor(), tool, act, version, before, after);
-  UPDATE odin.instance SET registry_version = registry_version + 1;
   PERFORM pg_notify('odin_registry', '');
 END $f$;
-$odin_file_29$::text)
-, ('api'::text, 'api/14_sync.sql'::text, $odin_file_30$-- Keeping the registry true to the functions: what changed shows, what vanished is switched off, and a line in a function's comment registers it.
+
+-- Backends remember tools by the registry's version: whoever changes one, by whatever way, makes them look again.
+CREATE OR REPLACE FUNCTION odin._registry_moves_on() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  UPDATE odin.instance SET registry_version = registry_version + 1;
+  RETURN NULL;
+END $f$;
+CREATE OR REPLACE TRIGGER registry_moves_on AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON odin.tools FOR EACH STATEMENT EXECUTE FUNCTION odin._registry_moves_on();
+CREATE OR REPLACE TRIGGER registry_moves_on AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON odin.tool_aliases FOR EACH STATEMENT EXECUTE FUNCTION odin._registry_moves_on();
+$odin_file_30$::text)
+, ('api'::text, 'api/14_sync.sql'::text, $odin_file_31$-- Keeping the registry true to the functions: what changed shows, what vanished is switched off, and a line in a function's comment registers it.
 -- A registration still grants nothing; only functions of people who administer the farm are read for such lines.
 
 -- The options of a line "@tool {json}" in a function's comment: register_tool's arguments. NULL = there is no such line.
@@ -3544,10 +3811,10 @@ BEGIN
     BEGIN
       options := t.registration;
       IF options ? 'annotated' THEN
-        options := odin._annotation(to_regprocedure(t.function));
-        IF options IS NULL OR NOT to_regprocedure(t.function)::oid IN (SELECT odin._annotated_functions()) THEN
+        options := odin._annotation(odin._function_oid(t.function));
+        IF options IS NULL OR NOT odin._function_oid(t.function) IN (SELECT odin._annotated_functions()) THEN
           PERFORM odin.fail('registration_failed', format('the comment of %s no longer says @tool', t.function));
-        ELSIF coalesce(options->>'name', (SELECT proname FROM pg_proc WHERE oid = to_regprocedure(t.function))) <> t.name THEN
+        ELSIF coalesce(options->>'name', (SELECT proname FROM pg_proc WHERE oid = odin._function_oid(t.function))) <> t.name THEN
           PERFORM odin.fail('registration_failed', format('the comment of %s names another tool now', t.function));
         END IF;
       END IF;
@@ -3557,7 +3824,7 @@ BEGIN
     END;
     IF problem IS NOT NULL AND t.active THEN
       UPDATE odin.tools x SET active = false, inactive_reason = problem, version = x.version + 1 WHERE x.id = t.id;
-      PERFORM odin._registry_changed(t.name, 'deactivated', t.version + 1, t.listing, NULL);
+      PERFORM odin._registry_changed(t.name, 'deactivated', t.version + 1, odin._entry(t), NULL);
       tool := t.name; change := 'deactivated: ' || problem;
       RETURN NEXT;
     ELSIF problem IS NULL THEN
@@ -3581,8 +3848,8 @@ BEGIN
   END LOOP;
 END $f$;
 COMMENT ON FUNCTION odin.sync_tools() IS 'Re-reads every registered function: changed signatures and comments show, vanished functions are switched off, and functions whose comment has a line @tool {options} are registered. The answer lists what changed, and what was refused with the reason. People only.';
-$odin_file_30$::text)
-, ('api'::text, 'api/15_registry.sql'::text, $odin_file_31$-- The registration itself, and what the registry shows: lists by role and scope, and search.
+$odin_file_31$::text)
+, ('api'::text, 'api/15_registry.sql'::text, $odin_file_32$-- The registration itself, and what the registry shows: lists by role and scope, and search.
 -- A tool is listed only where it could be called: role, key scope and toolset all agree.
 
 CREATE OR REPLACE FUNCTION odin._register(kind text, r jsonb) RETURNS text
@@ -3637,9 +3904,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 $f$;
 
 CREATE OR REPLACE FUNCTION odin._texts(list jsonb) RETURNS text[]
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT CASE WHEN jsonb_typeof(list) = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(list)) END;
-$f$;
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  RETURN CASE WHEN jsonb_typeof(list) = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(list)) END;
+END $f$;
 
 CREATE OR REPLACE FUNCTION odin._check_registration(kind text, tool text, words text, r jsonb, columns text[]) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -3720,7 +3988,7 @@ BEGIN
     RETURNING id INTO t.id;
     t.caller := format('odin_call.%I', t.name);
     UPDATE odin.tools SET caller = t.caller WHERE id = t.id;
-    PERFORM odin._registry_changed(t.name, 'registered', 1, NULL, t.listing);
+    PERFORM odin._registry_changed(t.name, 'registered', 1, NULL, odin._entry(t));
   ELSIF (to_jsonb(old) - '{version,registered_by,registered_at}'::text[]) IS DISTINCT FROM (to_jsonb(t) - '{version,registered_by,registered_at}'::text[])
         OR to_regprocedure(t.caller || '(jsonb)') IS NULL THEN
     DELETE FROM odin.tool_aliases WHERE tool_id = t.id;
@@ -3731,15 +3999,27 @@ BEGIN
         t.page_by, t.columns, t.default_fields, t.next_actions, t.rate_per_minute, t.concurrency, t.input_schema, t.output_schema, t.spec, t.secret_arguments, t.redact, t.registration, t.listing, t.uri,
         t.mime_type, true, NULL, t.version, t.registered_by, t.registered_at, t.search)
      WHERE id = t.id;
-    PERFORM odin._registry_changed(t.name, CASE WHEN old.active THEN 'changed' ELSE 'activated' END, t.version, old.listing, t.listing);
+    PERFORM odin._registry_changed(t.name, CASE WHEN old.active THEN 'changed' ELSE 'activated' END, t.version, odin._entry(old), odin._entry(t));
   ELSE
-    PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows);
+    PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows + CASE WHEN t.raw THEN 0 ELSE 1 END, odin._shown_columns(t));
     RETURN t.name;
   END IF;
   INSERT INTO odin.tool_aliases SELECT a, t.id FROM unnest(aliases) a ON CONFLICT (alias) DO NOTHING;
-  PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows);
+  PERFORM odin._make_caller(t.caller, odin._function_oid(t.function), most_rows + CASE WHEN t.raw THEN 0 ELSE 1 END, odin._shown_columns(t));
   RETURN t.name;
 END $f$;
+
+-- What a list shows unless it is asked for other fields, and what its cursor is made of; NULL when that is everything.
+CREATE OR REPLACE FUNCTION odin._shown_columns(t odin.tools) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT CASE WHEN t.result_key IS NOT NULL AND NOT '*' = ANY (t.default_fields) THEN t.default_fields || ARRAY(SELECT c FROM unnest(t.page_by) c WHERE c <> ALL (t.default_fields)) END;
+$f$;
+
+-- A tool as the log of changes keeps it: what callers see of it, and all that was said when it was registered.
+CREATE OR REPLACE FUNCTION odin._entry(t odin.tools) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT t.listing || jsonb_build_object('registration', t.registration);
+$f$;
 
 -- Do a key's scopes cover a tool? No key (a SQL user) means no narrowing.
 CREATE OR REPLACE FUNCTION odin._scope_covers(scopes text[], tool_scope text, area text) RETURNS boolean
@@ -3754,22 +4034,22 @@ CREATE OR REPLACE FUNCTION odin._visible(who oid, scopes text[], kinds text[], t
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   RETURN QUERY
-    SELECT t.* FROM odin.tools t
-     WHERE t.active AND t.kind = ANY (kinds) AND odin._scope_covers(scopes, t.scope, t.area) AND has_function_privilege(who, odin._function_oid(t.function), 'EXECUTE')
+    SELECT t.* FROM odin.tools t, LATERAL (SELECT odin._function_oid(t.function) AS fn) f
+     WHERE t.active AND t.kind = ANY (kinds) AND odin._scope_covers(scopes, t.scope, t.area) AND has_function_privilege(who, f.fn, 'EXECUTE')
+       AND has_schema_privilege(who, (SELECT p.pronamespace FROM pg_proc p WHERE p.oid = f.fn), 'USAGE')
        AND (NOT coalesce(read_only_wanted, false) OR t.read_only)
        AND (everything OR t.kind <> 'tool' OR t.toolsets && (ARRAY['core'] || coalesce(_visible.toolsets, ARRAY(SELECT s.name FROM odin.toolsets s WHERE s.listed))))
      ORDER BY t.name COLLATE "C";
 END $f$;
-$odin_file_31$::text)
-, ('api'::text, 'api/16_invoke.sql'::text, $odin_file_32$-- The inner half of a call, inside the jail: run the tool as the caller's role, force what is deferred, roll a preview back.
+$odin_file_32$::text)
+, ('api'::text, 'api/16_invoke.sql'::text, $odin_file_33$-- The inner half of a call, inside the jail: run the tool as the caller's role, force what is deferred, roll a preview back.
 -- Errors are caught here, below Rust, where SQLSTATE and constraint names still exist. After the tool has run nothing here may
 -- be looked up by search_path, not even an operator: the path may be the tool's. The dispatcher puts settings back afterwards.
+-- All take the same: what to run, its arguments, whether it is only a preview, and the fingerprint ('' = none) that a preview gave.
 
-CREATE OR REPLACE FUNCTION odin._invoke(call text, arguments jsonb, options jsonb) RETURNS jsonb
+CREATE OR REPLACE FUNCTION odin._invoke(run oid, arguments jsonb, preview boolean, bound_to text) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
-  preview boolean := coalesce((options->>'preview')::boolean, false);
-  bound_to text := options->>'touched';
   result jsonb;
   seen jsonb;
   trail record;
@@ -3777,8 +4057,8 @@ DECLARE
 BEGIN
   -- Every constraint speaks at its own statement; what a tool defers again is refused by the jail.
   SET CONSTRAINTS ALL IMMEDIATE;
-  EXECUTE call INTO result USING arguments;
-  IF preview OR bound_to IS NOT NULL THEN
+  result := odin._run(run, arguments);
+  IF preview OR bound_to OPERATOR(pg_catalog.<>) '' THEN
     SELECT * INTO trail FROM odin._call_changes();
     IF preview THEN
       seen := pg_catalog.jsonb_build_object('result', result, 'changes', trail.changes, 'total', trail.total, 'touched', trail.touched);
@@ -3799,14 +4079,14 @@ END $f$;
 
 -- Read tools: the same, and the database itself refuses any write. Before PostgreSQL 16 a tool can RESET the setting, so
 -- what counts in the end is that no transaction id was taken: without one nothing can have changed.
-CREATE OR REPLACE FUNCTION odin._invoke_read(call text, arguments jsonb, options jsonb) RETURNS jsonb
+CREATE OR REPLACE FUNCTION odin._invoke_read(run oid, arguments jsonb, preview boolean, bound_to text) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET transaction_read_only = on AS $f$
 DECLARE
   writing boolean := pg_current_xact_id_if_assigned() IS NOT NULL;
   result jsonb;
   state text; said text; detail text; hint text; con text; tab text; col text;
 BEGIN
-  EXECUTE call INTO result USING arguments;
+  result := odin._run(run, arguments);
   IF odin._has_written() OR (NOT writing AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL) THEN
     RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = 'a read tool may not write';
   END IF;
@@ -3817,8 +4097,21 @@ EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
   RETURN pg_catalog.jsonb_build_object('caught', pg_catalog.jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint,
     'constraint', con, 'table', tab, 'column', col));
 END $f$;
-$odin_file_32$::text)
-, ('api'::text, 'api/16_live.sql'::text, $odin_file_33$-- What a running tool can tell its caller before it ends: progress and log lines, as notices the sidecar passes on.
+
+-- Values for an argument, from a function that takes the text typed so far; without an answer there is none.
+CREATE OR REPLACE FUNCTION odin._invoke_completion(run oid, arguments jsonb, preview boolean, bound_to text) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET transaction_read_only = on AS $f$
+DECLARE
+  result jsonb;
+BEGIN
+  EXECUTE format('SELECT to_jsonb(ARRAY(SELECT v::text FROM %s($1) v LIMIT 101))', run::regproc) INTO result USING arguments->>'value';
+  IF odin._has_written() THEN RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = 'a completion may not write'; END IF;
+  RETURN result;
+EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
+  RETURN '[]';
+END $f$;
+$odin_file_33$::text)
+, ('api'::text, 'api/16_live.sql'::text, $odin_file_34$-- What a running tool can tell its caller before it ends: progress and log lines, as notices the sidecar passes on.
 -- A notice never carries data the answer would not.
 
 CREATE OR REPLACE FUNCTION odin.progress(progress numeric, total numeric DEFAULT NULL, message text DEFAULT NULL) RETURNS void
@@ -3861,8 +4154,8 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
   SELECT odin.call(name, arguments);
 $f$;
 COMMENT ON FUNCTION odin.call_tool(text, jsonb) IS 'Calls any tool by name, also one that is not listed (find it with search_tools). The same checks apply as for a listed one.';
-$odin_file_33$::text)
-, ('api'::text, 'api/17_dispatch.sql'::text, $odin_file_34$-- One call, from a known principal to an answer: registry, arguments, idempotency, jail, preview, audit, in that order.
+$odin_file_34$::text)
+, ('api'::text, 'api/17_dispatch.sql'::text, $odin_file_35$-- One call, from a known principal to an answer: registry, arguments, idempotency, jail, preview, audit, in that order.
 -- Everything commits together with the effect. The internal functions have no search_path of their own: only pinned functions call them.
 
 -- A tool by name or alias.
@@ -3902,37 +4195,43 @@ BEGIN
   RETURN NULL;
 END $f$;
 
--- Arguments against a spec that this backend has not compiled yet.
+-- Arguments with what stands beside them or is wrong with them; a spec that this backend does not know yet is compiled first.
 CREATE OR REPLACE FUNCTION odin._prepare(t odin.tools, arguments jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $f$
 DECLARE
-  problem text := odin._arguments_load(t.id, t.version, t.spec);
+  ready jsonb := odin._arguments_checked(t.id, t.version, coalesce(arguments, '{}'));
+  problem text;
 BEGIN
+  IF ready IS NOT NULL THEN RETURN ready; END IF;
+  problem := odin._arguments_load(t.id, t.version, t.spec);
   IF problem IS NOT NULL THEN RAISE EXCEPTION 'the spec of % does not compile: %', t.name, problem; END IF;
-  RETURN odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}'));
+  RETURN odin._arguments_checked(t.id, t.version, coalesce(arguments, '{}'));
 END $f$;
 
--- Steps 2 to 7. `who` is the role, `own_tx` says that the whole transaction is this call (the gateway's).
-CREATE OR REPLACE FUNCTION odin._dispatch(who oid, role_name text, key_id bigint, scopes text[], key_rate int, wanted text, arguments jsonb, options jsonb, own_tx boolean, wanted_kind text DEFAULT 'tool')
+-- The functions behind a tool, for this backend to remember; the answer is the tool's own.
+CREATE OR REPLACE FUNCTION odin._learn(t odin.tools) RETURNS oid
+LANGUAGE sql AS $f$
+  SELECT odin._function_learn(t.id, t.version, odin._function_oid(t.function), to_regprocedure(t.caller || '(jsonb)'));
+$f$;
+
+-- Steps 2 to 7. `who` is the role, `own_tx` says that the whole transaction is this call (the gateway's), `registry` is the registry's version if
+-- the caller knows it. Every expression costs a call some microseconds: what nearly every call passes is asked at once.
+CREATE OR REPLACE FUNCTION odin._dispatch(who oid, role_name text, key_id bigint, scopes text[], key_rate int, wanted text, arguments jsonb, options jsonb, own_tx boolean, registry bigint DEFAULT NULL, wanted_kind text DEFAULT 'tool')
 RETURNS jsonb LANGUAGE plpgsql AS $f$
 DECLARE
   started timestamptz := clock_timestamp();
   t odin.tools;
-  open boolean;
   ready jsonb;
   args jsonb;
-  control jsonb := '{}';
+  control jsonb;
   idem_key text;
   stored jsonb;
   call_id bigint;
   dry boolean;
-  called timestamptz;
-  preview boolean := false;
+  preview boolean;
   token jsonb;
   out jsonb;
-  caught jsonb;
   answer jsonb;
-  hints jsonb;
   task jsonb;
   err jsonb;
   outcome text;
@@ -3949,96 +4248,98 @@ BEGIN
       wanted := arguments->>'name';
       arguments := CASE WHEN jsonb_typeof(arguments->'arguments') = 'string' AND arguments->>'arguments' LIKE '{%' THEN (arguments->>'arguments')::jsonb ELSE arguments->'arguments' END;
     END IF;
-    -- Nearly every call passes here; a refusal or a function made anew takes the long way.
-    t := odin._find_tool(wanted, wanted_kind);
-    open := t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
-      AND has_function_privilege(who, coalesce(odin._function_known(t.id, t.version), odin._function_learn(t.id, t.version, odin._function_oid(t.function))), 'EXECUTE');
-    IF open IS NOT TRUE THEN
+    t := coalesce(odin._tool_known(wanted_kind, wanted, registry), odin._tool_learn(wanted_kind, wanted, registry, odin._find_tool(wanted, wanted_kind)));
+    -- Nearly every call is open and has no limits; a refusal or a function made anew takes the long way.
+    IF (t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
+        AND key_rate IS NULL AND t.rate_per_minute IS NULL AND t.concurrency IS NULL
+        AND has_function_privilege(who, coalesce(odin._function_known(t.id, t.version), odin._learn(t)), 'EXECUTE')) IS NOT TRUE THEN
       err := odin._gate(t, who, role_name, scopes, wanted, options);
       EXIT work WHEN err IS NOT NULL;
-      PERFORM odin._function_learn(t.id, t.version, odin._function_oid(t.function));
-    END IF;
-    IF key_rate IS NOT NULL OR t.rate_per_minute IS NOT NULL THEN
-      err := odin._rate_check(key_id, key_rate, t);
-      EXIT work WHEN err IS NOT NULL;
-    END IF;
-    IF t.concurrency IS NOT NULL AND NOT odin._take_place('tool', t.id, t.concurrency) THEN
-      err := odin._no_place(format('%s runs as often at once as it may (%s)', t.name, t.concurrency));
-      EXIT work;
-    END IF;
-    ready := coalesce(odin._arguments_prepare(t.id, t.version, coalesce(arguments, '{}')), odin._prepare(t, arguments));
-    IF NOT (ready->'ok')::boolean THEN
-      err := odin._error('validation_failed', ready->>'detail', NULL, jsonb_build_object('problems', ready->'problems', 'field', ready#>'{problems,0,field}'));
-      EXIT work;
-    END IF;
-    args := ready->'arguments';
-    control := ready->'control';
-    -- Either way of asking for a preview is enough: a header must not be undone by a default in the body.
-    dry := coalesce((control->>'dry_run')::boolean, false) OR coalesce((options->>'dry_run')::boolean, false);
-    IF t.task <> 'no' AND own_tx AND NOT dry THEN
-      -- What came beside the arguments goes along: the worker has nothing but the task.
-      task := odin._task_offer(t, role_name, key_id, args || control || (SELECT coalesce(jsonb_object_agg(k, v), '{}') FROM (VALUES ('idempotency_key', options->'idempotency_key'),
-        ('preview_token', options->'preview_token'), ('confirm', options->'confirmed')) o(k, v) WHERE coalesce(v, 'null') <> 'null' AND t.spec->'control' ? k AND NOT control ? k), options);
-      err := task->'error';
-      EXIT work WHEN task IS NOT NULL;
-    END IF;
-    IF NOT t.read_only THEN
-      preview := dry OR (t.confirm = 'confirm' AND NOT coalesce((control->>'confirm')::boolean, (options->>'confirmed')::boolean, false));
-      idem_key := coalesce(control->>'idempotency_key', options->>'idempotency_key');
-      -- Before the policies: a call that was done is answered again, whatever became of its token or approval.
-      IF idem_key IS NOT NULL AND NOT preview THEN
-        stored := odin._claim(role_name, who, scopes, idem_key, t.name, args);
-        err := stored->'error';
-        EXIT work WHEN err IS NOT NULL OR stored IS NOT NULL;
+      PERFORM odin._learn(t);
+      IF key_rate IS NOT NULL OR t.rate_per_minute IS NOT NULL THEN
+        err := odin._rate_check(key_id, key_rate, t);
+        EXIT work WHEN err IS NOT NULL;
       END IF;
-      token := odin._token_open(coalesce(control->>'preview_token', options->>'preview_token'), role_name, t, args, preview);
-      err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options || jsonb_build_object('approval_reason', control->'approval_reason'), preview, token));
-      EXIT work WHEN err IS NOT NULL;
-      call_id := nextval('odin.audit_calls_id_seq');
-    ELSIF own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN
-      -- Nothing but the audit row will be written: no caller has to wait for its flush.
-      said := set_config('synchronous_commit', 'off', true);
-    END IF;
-    called := clock_timestamp();
-    out := odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(text,jsonb,jsonb)'::regprocedure ELSE 'odin._invoke(text,jsonb,jsonb)'::regprocedure END,
-      'SELECT ' || t.caller || '($1)', args, CASE WHEN preview THEN '{"preview": true}' WHEN token IS NOT NULL THEN jsonb_build_object('preview', false, 'touched', token->'touched') ELSE 'null' END::jsonb,
-      jsonb_build_object('id', coalesce(call_id, 0), 'role', role_name, 'key', key_id, 'preview', preview, 'images', preview OR token IS NOT NULL,
-        'answers', options->'input_responses',
-        'state', CASE WHEN options ? 'request_state' THEN odin._state_open(options->>'request_state', role_name, t.name, args) END), t.timeout_ms);
-    caught := out->'caught';
-    -- A tool may swallow the cancellation and go on; what comes after its time does not count.
-    IF caught IS NULL AND t.timeout_ms > 0 AND clock_timestamp() > called + t.timeout_ms * interval '1 ms' THEN
-      RAISE EXCEPTION USING ERRCODE = '57014', MESSAGE = 'canceling statement due to statement timeout';
-    END IF;
-    -- What a read tool wants to know from outside is asked for here, where writing is allowed again.
-    IF caught IS NULL AND t.read_only AND jsonb_typeof(out#>'{result,ask_outside}') = 'object' THEN
-      out := jsonb_build_object('result', odin._ask_outside(out->'result', role_name, key_id, options));
-    END IF;
-    IF preview AND out ? 'seen' THEN
-      answer := odin._preview_answer(t, out->'seen', role_name, args, odin._call_hints());
-    ELSIF caught IS NULL THEN
-      answer := out->'result';
-      hints := odin._call_hints();
-      -- One object of a tool with nothing to add is the answer as it stands.
-      IF (t.raw OR (hints IS NULL AND t.result_key IS NULL AND t.next_actions = '[]' AND jsonb_typeof(answer) = 'object')) IS NOT TRUE THEN
-        answer := odin._shape(t, answer, args, control, hints);
+      IF t.concurrency IS NOT NULL AND NOT odin._take_place('tool', t.id, t.concurrency) THEN
+        err := odin._no_place(format('%s runs as often at once as it may (%s)', t.name, t.concurrency));
+        EXIT work;
       END IF;
-    ELSE
-      err := odin._error_of(caught, role_name);
+    END IF;
+    args := odin._arguments_plain(t.id, t.version, coalesce(arguments, '{}'));
+    IF args IS NULL THEN
+      ready := odin._prepare(t, arguments);
+      IF NOT (ready->'ok')::boolean THEN
+        err := odin._error('validation_failed', ready->>'detail', NULL, jsonb_build_object('problems', ready->'problems', 'field', ready#>'{problems,0,field}'));
+        EXIT work;
+      END IF;
+      args := ready->'arguments';
+      control := ready->'control';
+    END IF;
+    IF t.task <> 'no' OR NOT t.read_only THEN
+      control := coalesce(control, '{}');
+      -- Either way of asking for a preview is enough: a header must not be undone by a default in the body.
+      dry := coalesce((control->>'dry_run')::boolean, false) OR coalesce((options->>'dry_run')::boolean, false);
+      IF t.task <> 'no' AND own_tx AND NOT dry THEN
+        -- What came beside the arguments goes along: the worker has nothing but the task.
+        task := odin._task_offer(t, role_name, key_id, args || control || (SELECT coalesce(jsonb_object_agg(k, v), '{}') FROM (VALUES ('idempotency_key', options->'idempotency_key'),
+          ('preview_token', options->'preview_token'), ('confirm', options->'confirmed')) o(k, v) WHERE coalesce(v, 'null') <> 'null' AND t.spec->'control' ? k AND NOT control ? k), options);
+        err := task->'error';
+        EXIT work WHEN task IS NOT NULL;
+      END IF;
+      IF NOT t.read_only THEN
+        preview := dry OR (t.confirm = 'confirm' AND NOT coalesce((control->>'confirm')::boolean, (options->>'confirmed')::boolean, false));
+        idem_key := coalesce(control->>'idempotency_key', options->>'idempotency_key');
+        -- Before the policies: a call that was done is answered again, whatever became of its token or approval.
+        IF idem_key IS NOT NULL AND NOT preview THEN
+          stored := odin._claim(role_name, who, scopes, idem_key, t.name, args);
+          err := stored->'error';
+          EXIT work WHEN err IS NOT NULL OR stored IS NOT NULL;
+        END IF;
+        IF preview OR t.confirm IN ('preview', 'human') OR control ? 'preview_token' OR options ? 'preview_token' THEN
+          token := odin._token_open(coalesce(control->>'preview_token', options->>'preview_token'), role_name, t, args, preview);
+          err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options || jsonb_build_object('approval_reason', control->'approval_reason'), preview, token));
+          EXIT work WHEN err IS NOT NULL;
+        END IF;
+        call_id := nextval('odin.audit_calls_id_seq');
+      END IF;
+    END IF;
+    -- Of a read nothing but the audit row will be written: no caller has to wait for its flush.
+    said := CASE WHEN t.read_only AND own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN set_config('synchronous_commit', 'off', true) END;
+    out := odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(oid,jsonb,boolean,text)'::regprocedure ELSE 'odin._invoke(oid,jsonb,boolean,text)'::regprocedure END, odin._caller_known(t.id, t.version), CASE WHEN control ? 'fields' THEN args || '{"_fields": true}' ELSE args END,
+      coalesce(preview, false), coalesce(token->>'touched', ''), call_id, role_name, key_id, options->'input_responses',
+      CASE WHEN options ? 'request_state' THEN odin._state_open(options->>'request_state', role_name, t.name, args) END, t.timeout_ms);
+    answer := out->'result';
+    IF answer IS NULL THEN
+      IF preview AND out ? 'seen' THEN
+        answer := odin._preview_answer(t, out->'seen', role_name, args, odin._call_hints());
+      ELSE
+        err := odin._error_of(out->'caught', role_name);
+      END IF;
+    ELSIF ((t.raw OR (t.result_key IS NULL AND t.next_actions = '[]' AND jsonb_typeof(answer) = 'object' AND NOT odin._call_has_hints())) AND NOT answer ? 'ask_outside') IS NOT TRUE THEN
+      -- What a read tool wants to know from outside is asked for here, where writing is allowed again.
+      IF t.read_only AND jsonb_typeof(answer->'ask_outside') = 'object' THEN
+        answer := odin._ask_outside(answer, role_name, key_id, options);
+      END IF;
+      -- A raw answer is its tool's own affair; one object with nothing to add stands as it is.
+      IF NOT t.raw THEN
+        answer := odin._shape(t, answer, args, control, odin._call_hints());
+      END IF;
     END IF;
   EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
     -- Whatever fails around the tool takes the tool's effect with it.
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    -- A tool that outran its time did run.
+    out := coalesce(out, CASE WHEN state = '57014' THEN '{}'::jsonb END);
     err := odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), role_name);
   END work;
   outcome := CASE WHEN err IS NOT NULL AND out IS NULL THEN 'refused' WHEN err IS NOT NULL THEN 'failed' WHEN task IS NOT NULL THEN 'queued' WHEN stored IS NOT NULL THEN 'replay'
                   WHEN preview THEN 'preview' WHEN t.raw AND answer ? 'input_required' THEN 'asked' ELSE 'done' END;
-  IF outcome = 'done' AND t.confirm = 'human' THEN
+  IF outcome = 'done' AND (t.confirm = 'human' OR idem_key IS NOT NULL) THEN
     -- Used up only by success: a failed call leaves the approval standing.
-    UPDATE odin.consents k SET state = 'used' WHERE k.role_name = _dispatch.role_name AND k.tool = t.name AND k.arguments_hash = odin._hash(t.name, odin._canonical(args)) AND k.state = 'approved';
-  END IF;
-  IF outcome = 'done' AND idem_key IS NOT NULL THEN
-    PERFORM odin._keep_answer(role_name, who, scopes, idem_key, t.name, args, answer, call_id);
+    UPDATE odin.consents k SET state = 'used' WHERE t.confirm = 'human' AND k.role_name = _dispatch.role_name AND k.tool = t.name AND k.arguments_hash = odin._hash(t.name, odin._canonical(args)) AND k.state = 'approved';
+    IF idem_key IS NOT NULL THEN
+      PERFORM odin._keep_answer(role_name, who, scopes, idem_key, t.name, args, answer, call_id);
+    END IF;
   END IF;
   INSERT INTO odin.audit_calls(id, called_at, duration_us, role_name, key_id, face, client, tool, arguments, outcome, code, request_id, idempotency_key, origin, xid)
   OVERRIDING SYSTEM VALUE
@@ -4073,14 +4374,9 @@ BEGIN
     ELSE answer END;
 END $f$;
 COMMENT ON FUNCTION odin.call(text, jsonb, jsonb) IS 'Calls a tool as yourself: the same checks, preview, idempotency and trail as over MCP or REST. Options: dry_run, idempotency_key, preview_token. The answer is the result, or {"error": {...}}.';
-$odin_file_34$::text)
-, ('api'::text, 'api/18_answers.sql'::text, $odin_file_35$-- The parts of a call beside the tool itself: claims, tokens, states, policies, limits and the shape of answers.
+$odin_file_35$::text)
+, ('api'::text, 'api/18_answers.sql'::text, $odin_file_36$-- The parts of a call beside the tool itself: claims, tokens, states, policies, limits and the shape of answers.
 -- Tokens and states are sealed with a key that never leaves odin_private. Only pinned functions call what has no search_path.
-
-CREATE OR REPLACE FUNCTION odin._hash(VARIADIC parts text[]) RETURNS bytea
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$
-  SELECT sha256(odin._sealed_bytes(VARIADIC parts));
-$f$;
 
 CREATE OR REPLACE FUNCTION odin._secret(secret_name text) RETURNS bytea
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -4208,8 +4504,8 @@ DECLARE
   would jsonb;
 BEGIN
   IF NOT t.previewable THEN RETURN NULL; END IF;
-  out := odin._jail_run(to_regrole(quote_ident(role_name)), 'odin._invoke(text,jsonb,jsonb)'::regprocedure, 'SELECT ' || t.caller || '($1)', args, '{"preview": true}',
-    jsonb_build_object('id', 0, 'role', role_name, 'key', key_id, 'preview', true, 'images', true), t.timeout_ms);
+  out := odin._jail_run(to_regrole(quote_ident(role_name)), 'odin._invoke(oid,jsonb,boolean,text)'::regprocedure, to_regprocedure(t.caller || '(jsonb)'), args,
+    true, '', NULL, role_name, key_id, NULL, NULL, t.timeout_ms);
   would := odin._call_hints()->'would';
   IF out ? 'caught' THEN RETURN jsonb_build_object('error', odin._error_of(out->'caught', role_name)); END IF;
   RETURN jsonb_build_object('would_execute', odin._redact(CASE WHEN coalesce(would, '{}') = '{}' THEN jsonb_build_object('action', t.name) || args ELSE would END, t.secret_arguments), 'changes', out#>'{seen,changes}');
@@ -4240,7 +4536,7 @@ BEGIN
   IF c.state = 'approved' THEN
     RETURN NULL;
   ELSIF c.state = 'denied' THEN
-    RETURN odin._error('approval_denied', format('%s denied this call%s', c.decided_by, coalesce(': ' || c.reason, '')), NULL, jsonb_build_object('consent_id', c.id));
+    RETURN odin._error('approval_denied', format('%s denied this call%s', c.decided_by, coalesce(': ' || c.reason, '')), NULL, jsonb_build_object('consent_id', c.id, 'denied_until', c.expires_at));
   ELSIF c.state IS DISTINCT FROM 'pending' THEN
     INSERT INTO odin.consents(org_id, role_name, key_id, tool, why, preview, arguments, arguments_hash)
     VALUES ((SELECT m.org_id FROM odin._memberships(_policy_refusal.role_name::name) m LIMIT 1), _policy_refusal.role_name, _policy_refusal.key_id, t.name, left(options->>'approval_reason', 500),
@@ -4249,7 +4545,7 @@ BEGIN
     RETURNING * INTO c;
   END IF;
   RETURN odin._error('approval_required', format('a person has to approve %s first (request %s)', t.name, c.id),
-    format('Approve in SQL: SELECT odin.approve_call(%s); then repeat the same call.', c.id), jsonb_build_object('consent_id', c.id));
+    format('Approve in SQL: SELECT odin.approve_call(%s); then repeat the same call.', c.id), jsonb_strip_nulls(jsonb_build_object('consent_id', c.id, 'expires_at', c.expires_at, 'why', c.why, 'would_execute', c.preview->'would_execute', 'would_fail', c.preview#>'{error,detail}')));
 END $f$;
 
 -- Limits by the minute, of the key and of the tool, each counted by itself in the trail. retry_after is when the oldest call
@@ -4314,8 +4610,8 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
     WHEN 'array' THEN (SELECT coalesce(jsonb_agg(odin._masked(e, secret_arguments) ORDER BY n), '[]') FROM jsonb_array_elements(value) WITH ORDINALITY a(e, n))
     ELSE value END;
 $f$;
-$odin_file_35$::text)
-, ('api'::text, 'api/18_shapes.sql'::text, $odin_file_36$-- What a caller gets: lists with cursors, chosen fields, next actions, previews.
+$odin_file_36$::text)
+, ('api'::text, 'api/18_shapes.sql'::text, $odin_file_37$-- What a caller gets: lists with cursors, chosen fields, next actions, previews.
 -- An answer is never silently cut: a cursor and a note say so.
 
 CREATE OR REPLACE FUNCTION odin._shape(t odin.tools, result jsonb, args jsonb, control jsonb, hints jsonb) RETURNS jsonb
@@ -4349,7 +4645,17 @@ DECLARE
   last jsonb := rows->(n - 1);
   shaped jsonb;
   note text;
+  most constant int := coalesce((t.registration->>'most_rows')::int, 1000);
 BEGIN
+  -- The function is asked for one row more than an answer holds, so that what is left out can be said.
+  IF n > most THEN
+    rows := (SELECT jsonb_agg(e ORDER BY i) FROM jsonb_array_elements(rows) WITH ORDINALITY r(e, i) WHERE i <= most);
+    n := most;
+    whole := rows;
+    last := rows->(n - 1);
+    more := t.page_by IS NOT NULL;
+    note := format('cut to %s rows, the most that an answer holds; %s', n, CASE WHEN more THEN 'go on with next_cursor' ELSE 'ask for less' END);
+  END IF;
   IF fields IS NOT NULL AND NOT '*' = ANY (fields) THEN
     rows := odin._project(t, rows, fields);
   END IF;
@@ -4375,19 +4681,28 @@ END $f$;
 CREATE OR REPLACE FUNCTION odin._project(t odin.tools, rows jsonb, fields text[]) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $f$
 DECLARE
-  unknown text := (SELECT f FROM unnest(fields) f WHERE f <> ALL (t.columns) LIMIT 1);
+  columns text[] := t.columns;
+  unknown text;
+  others text[];
 BEGIN
-  IF unknown IS NOT NULL THEN
-    PERFORM odin.fail('validation_failed', format('fields: %s is no column of %s', unknown, t.name),
-      coalesce('Did you mean ' || odin._nearest(unknown, t.columns) || '?', format('Columns are: %s', array_to_string(t.columns, ', '))), '{"field": "fields"}');
+  -- Not in the schema: it would cost every list tool of tools/list its bytes.
+  IF cardinality(fields) > 200 THEN
+    PERFORM odin.fail('validation_failed', format('fields: %s columns are asked for', cardinality(fields)), 'At most 200; ["*"] shows all.', '{"field": "fields"}');
+  ELSIF NOT fields <@ columns THEN
+    unknown := (SELECT f FROM unnest(fields) f WHERE f <> ALL (columns) LIMIT 1);
+    PERFORM odin.fail('validation_failed', format('fields: %s is no column of %s', left(unknown, 100), t.name),
+      coalesce('Did you mean ' || odin._nearest(unknown, columns) || '?', format('Columns are: %s', array_to_string(columns, ', '))), '{"field": "fields"}');
   END IF;
-  RETURN (SELECT coalesce(jsonb_agg((SELECT jsonb_object_agg(f, r.e->f) FROM unnest(fields) f) ORDER BY r.i), '[]') FROM jsonb_array_elements(rows) WITH ORDINALITY r(e, i));
+  -- What is not asked for is taken away: one pass over a row, where building it anew looks up every field.
+  others := ARRAY(SELECT c FROM unnest(columns) c WHERE c <> ALL (fields));
+  RETURN (SELECT coalesce(jsonb_agg(r.e - others ORDER BY r.i), '[]') FROM jsonb_array_elements(rows) WITH ORDINALITY r(e, i));
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.cursor_encode(key_values jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT translate(encode(convert_to(key_values::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
-$f$;
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  RETURN translate(encode(convert_to(key_values::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+END $f$;
 COMMENT ON FUNCTION odin.cursor_encode(jsonb) IS 'The opaque text of a list position.';
 
 CREATE OR REPLACE FUNCTION odin.cursor_decode(cursor text) RETURNS jsonb
@@ -4447,8 +4762,8 @@ BEGIN
          'notes', '["This is a preview: nothing was changed."]' || CASE WHEN (seen->>'total')::bigint > jsonb_array_length(seen->'changes')
            THEN jsonb_build_array(format('%s rows would change; shown are the first %s that you may see.', seen->>'total', jsonb_array_length(seen->'changes'))) ELSE '[]' END || coalesce(hints->'notes', '[]'));
 END $f$;
-$odin_file_36$::text)
-, ('api'::text, 'api/19_bridge.sql'::text, $odin_file_37$-- Questions, answers and cancellations between sidecars, for the gateway's login.
+$odin_file_37$::text)
+, ('api'::text, 'api/19_bridge.sql'::text, $odin_file_38$-- Questions, answers and cancellations between sidecars, for the gateway's login.
 -- A client reaches only what its own key asked or runs; NOTIFY is an empty wake-up, the truth is in the tables.
 
 CREATE OR REPLACE FUNCTION odin.gateway_bridge_ask(credential text, question text, options jsonb) RETURNS jsonb
@@ -4459,7 +4774,7 @@ BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
   INSERT INTO odin_private.bridge_questions(id, key_id, session, expires_at)
-  VALUES (question, p.key_id, coalesce(options->>'session', ''), clock_timestamp() + make_interval(secs => coalesce((options->>'seconds')::int, 300)));
+  VALUES (question, (p.k).id, coalesce(options->>'session', ''), clock_timestamp() + make_interval(secs => coalesce((options->>'seconds')::int, 300)));
   RETURN '{"ok": true}';
 END $f$;
 COMMENT ON FUNCTION odin.gateway_bridge_ask(text, text, jsonb) IS 'Records a question put to a client, under an id nobody can guess.';
@@ -4472,7 +4787,7 @@ BEGIN
   p := odin._principal(credential, '{}');
   IF p.error IS NOT NULL THEN RETURN 'false'; END IF;
   UPDATE odin_private.bridge_questions q SET answer = gateway_bridge_answer.answer
-   WHERE q.id = question AND q.key_id = p.key_id AND q.answer IS NULL AND q.expires_at > clock_timestamp();
+   WHERE q.id = question AND q.key_id = (p.k).id AND q.answer IS NULL AND q.expires_at > clock_timestamp();
   IF NOT FOUND THEN RETURN 'false'; END IF;
   NOTIFY odin_bridge;
   RETURN 'true';
@@ -4486,7 +4801,7 @@ DECLARE
 BEGIN
   p := odin._principal(credential, '{}');
   IF p.error IS NOT NULL THEN RETURN 'false'; END IF;
-  INSERT INTO odin_private.bridge_cancels(key_id, session, request) VALUES (p.key_id, gateway_bridge_cancel.session, left(gateway_bridge_cancel.request, 200));
+  INSERT INTO odin_private.bridge_cancels(key_id, session, request) VALUES ((p.k).id, gateway_bridge_cancel.session, left(gateway_bridge_cancel.request, 200));
   NOTIFY odin_bridge;
   RETURN 'true';
 END $f$;
@@ -4516,7 +4831,7 @@ BEGIN
   p := odin._principal(credential, '{}');
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
   INSERT INTO odin_private.bridge_sessions AS s (key_id, session, log_level, watches, ended_at)
-  VALUES (p.key_id, gateway_session_set.session, change->>'log_level', array_remove(ARRAY[change->>'watch'], NULL), CASE WHEN change ? 'end' THEN clock_timestamp() END)
+  VALUES ((p.k).id, gateway_session_set.session, change->>'log_level', array_remove(ARRAY[change->>'watch'], NULL), CASE WHEN change ? 'end' THEN clock_timestamp() END)
   ON CONFLICT ON CONSTRAINT bridge_sessions_pkey DO UPDATE
      SET log_level = coalesce(excluded.log_level, s.log_level), used_at = clock_timestamp(), ended_at = coalesce(s.ended_at, excluded.ended_at),
          watches = (array_remove(array_remove(s.watches, change->>'watch'), change->>'unwatch') || excluded.watches)[1:100];
@@ -4533,7 +4848,7 @@ BEGIN
   p := odin._principal(credential, '{}');
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
   RETURN jsonb_build_object('ok', true) || coalesce((SELECT jsonb_build_object('log_level', s.log_level, 'watches', to_jsonb(s.watches))
-    FROM odin_private.bridge_sessions s WHERE s.key_id = p.key_id AND s.session = gateway_session_get.session), '{}');
+    FROM odin_private.bridge_sessions s WHERE s.key_id = (p.k).id AND s.session = gateway_session_get.session), '{}');
 END $f$;
 COMMENT ON FUNCTION odin.gateway_session_get(text, text) IS 'What a session has set: log level and watched resources.';
 
@@ -4553,8 +4868,8 @@ $f$;
 
 GRANT EXECUTE ON FUNCTION odin.gateway_bridge_ask(text, text, jsonb), odin.gateway_bridge_answer(text, text, jsonb), odin.gateway_bridge_cancel(text, text, text),
   odin.gateway_bridge_collect(text[], bigint), odin.gateway_session_set(text, text, jsonb), odin.gateway_session_get(text, text), odin.gateway_sessions_ended(timestamptz) TO odin_gateway;
-$odin_file_37$::text)
-, ('api'::text, 'api/19_gateway.sql'::text, $odin_file_38$-- The gateway's functions: all that the sidecar's login may run. Each begins with the credential and ends as its owner.
+$odin_file_38$::text)
+, ('api'::text, 'api/19_gateway.sql'::text, $odin_file_39$-- The gateway's functions: all that the sidecar's login may run. Each begins with the credential and ends as its owner.
 -- A stolen gateway login can become nobody: it needs a key's hash, and the table holds only the hash of that.
 
 -- Whoever has one IPv6 network has 2^64 addresses: counted by network, or one stranger could fill the table.
@@ -4579,33 +4894,43 @@ LANGUAGE sql AS $f$
     WHEN k.allowed_ips IS NOT NULL AND NOT coalesce((options->>'ip')::inet <<= ANY (k.allowed_ips), false) THEN 'the key may not be used from this address' END;
 $f$;
 
-CREATE OR REPLACE FUNCTION odin._principal(credential text, options jsonb, OUT key_id bigint, OUT key_name text, OUT who oid, OUT role_name text, OUT scopes text[], OUT toolsets text[],
-  OUT rate int, OUT concurrency int, OUT error jsonb)
+-- Who calls: his key, its role, and the version of the registry that he sees; or why not.
+CREATE OR REPLACE FUNCTION odin._principal(credential text, options jsonb, OUT k odin_private.keys, OUT who oid, OUT registry bigint, OUT error jsonb)
 LANGUAGE plpgsql AS $f$
 DECLARE
-  tables_version text;
+  i odin.instance;
+  s odin_private.sign_ins;
   refused text;
 BEGIN
-  -- One statement: every call of every key comes through here.
-  SELECT i.schema_version, k.id, k.name, to_regrole(quote_ident(k.role_name)), k.role_name, k.scopes, k.toolsets, k.rate_per_minute, k.concurrency, odin._key_refusal(k, options)
-    INTO tables_version, key_id, key_name, who, role_name, scopes, toolsets, rate, concurrency, refused
-    FROM odin.instance i LEFT JOIN odin_private.keys k ON k.hash = odin._key_hash(credential);
+  -- No statement here: every call of every key comes through.
+  i := odin._instance_row();
+  k := odin._key_row(odin._key_hash(credential));
+  who := to_regrole(quote_ident(k.role_name));
+  refused := odin._key_refusal(k, options);
+  IF refused IS NULL AND i.schema_version = odin._code_version() THEN
+    registry := i.registry_version;
+    RETURN;
+  END IF;
   IF refused = 'unknown key' THEN
     -- A token somebody signed in with: a key whose scopes and end are the token's.
-    SELECT k.id, k.name, to_regrole(quote_ident(k.role_name)), k.role_name, s.scopes, k.toolsets, k.rate_per_minute, k.concurrency,
-        CASE WHEN s.expires_at < clock_timestamp() THEN 'the sign-in has expired' ELSE odin._key_refusal(k, options) END
-      INTO key_id, key_name, who, role_name, scopes, toolsets, rate, concurrency, refused
-      FROM odin_private.sign_ins s JOIN odin_private.keys k ON k.id = s.key_id WHERE s.hash = odin._key_hash(credential);
-    refused := CASE WHEN key_id IS NULL THEN 'unknown key' ELSE refused END;
+    SELECT * INTO s FROM odin_private.sign_ins x WHERE x.hash = odin._key_hash(credential);
+    SELECT * INTO k FROM odin_private.keys x WHERE x.id = s.key_id;
+    IF FOUND THEN
+      k.scopes := s.scopes;
+      who := to_regrole(quote_ident(k.role_name));
+      refused := CASE WHEN s.expires_at < clock_timestamp() THEN 'the sign-in has expired' ELSE odin._key_refusal(k, options) END;
+    END IF;
   END IF;
-  IF refused IS NULL AND tables_version = odin._code_version() THEN RETURN; END IF;
-  key_id := NULL; key_name := NULL; who := NULL; role_name := NULL; scopes := NULL; toolsets := NULL; rate := NULL; concurrency := NULL;
-  IF tables_version <> odin._code_version() THEN
-    error := odin._error('schema_outdated', format('the tables are of version %s, the code is %s', tables_version, odin._code_version()));
+  IF i.schema_version <> odin._code_version() THEN
+    error := odin._error('schema_outdated', format('the tables are of version %s, the code is %s', i.schema_version, odin._code_version()));
+  ELSIF refused IS NULL THEN
+    registry := i.registry_version;
+    RETURN;
   ELSE
     PERFORM odin._count_login_failure(refused, options);
     error := odin._error('not_authenticated', refused);
   END IF;
+  k := NULL; who := NULL;
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.gateway_call(credential text, tool text, arguments jsonb, options jsonb) RETURNS jsonb
@@ -4616,11 +4941,13 @@ DECLARE
   unlocked text;
 BEGIN
   p := odin._principal(credential, options);
-  IF p.error IS NULL AND p.concurrency IS NOT NULL AND NOT odin._take_place('key', p.key_id, p.concurrency) THEN
-    p.error := odin._no_place(format('this key may make %s calls at once', p.concurrency));
+  IF p.error IS NOT NULL OR (p.k).concurrency IS NOT NULL THEN
+    IF p.error IS NULL AND NOT odin._take_place('key', (p.k).id, (p.k).concurrency) THEN
+      p.error := odin._no_place(format('this key may make %s calls at once', (p.k).concurrency));
+    END IF;
+    IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
   END IF;
-  IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
-  answer := odin._dispatch(p.who, p.role_name, p.key_id, p.scopes, p.rate, tool, arguments, options, true);
+  answer := odin._dispatch(p.who, (p.k).role_name, (p.k).id, (p.k).scopes, (p.k).rate_per_minute, tool, arguments, options, true, p.registry);
   -- A session lock that a tool took must not outlive its call. (An assignment costs a third of a PERFORM.)
   unlocked := pg_advisory_unlock_all();
   RETURN answer;
@@ -4634,9 +4961,9 @@ DECLARE
 BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  RETURN jsonb_build_object('ok', true, 'role', p.role_name, 'key_id', p.key_id, 'key_name', p.key_name, 'scopes', to_jsonb(p.scopes), 'toolsets', to_jsonb(p.toolsets),
-    'org', (SELECT o.name FROM odin._memberships(p.role_name::name) m JOIN odin.orgs o ON o.id = m.org_id ORDER BY m.id LIMIT 1),
-    'limits', jsonb_build_object('rate_per_minute', p.rate, 'concurrency', p.concurrency));
+  RETURN jsonb_build_object('ok', true, 'role', (p.k).role_name, 'key_id', (p.k).id, 'key_name', (p.k).name, 'scopes', to_jsonb((p.k).scopes), 'toolsets', to_jsonb((p.k).toolsets),
+    'org', (SELECT o.name FROM odin._memberships((p.k).role_name::name) m JOIN odin.orgs o ON o.id = m.org_id ORDER BY m.id LIMIT 1),
+    'limits', jsonb_build_object('rate_per_minute', (p.k).rate_per_minute, 'concurrency', (p.k).concurrency));
 END $f$;
 COMMENT ON FUNCTION odin.gateway_authenticate(text, jsonb) IS 'Who a credential is, for the sidecar; a refusal is counted by address.';
 
@@ -4655,10 +4982,10 @@ DECLARE
 BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  lean := coalesce(odin._texts(options->'toolsets'), p.toolsets) = ARRAY['lean'];
+  lean := coalesce(odin._texts(options->'toolsets'), (p.k).toolsets) = ARRAY['lean'];
   RETURN jsonb_build_object('ok', true, 'version', (SELECT registry_version FROM odin.instance), list_key,
     (SELECT coalesce(jsonb_agg(CASE WHEN lean THEN odin._lean_listing(v.listing) ELSE v.listing END ORDER BY v.name COLLATE "C"), '[]')
-       FROM odin._visible(p.who, p.scopes, ARRAY[wanted_kind], coalesce(odin._texts(options->'toolsets'), p.toolsets), (options->>'readonly')::boolean, coalesce((options->>'all')::boolean, false)) v
+       FROM odin._visible(p.who, (p.k).scopes, ARRAY[wanted_kind], coalesce(odin._texts(options->'toolsets'), (p.k).toolsets), (options->>'readonly')::boolean, coalesce((options->>'all')::boolean, false)) v
       WHERE templates IS NULL OR (v.uri LIKE '%{%') = templates));
 END $f$;
 
@@ -4695,7 +5022,7 @@ DECLARE
 BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
-  answer := odin._dispatch(p.who, p.role_name, p.key_id, p.scopes, p.rate, name, arguments, options, true, 'prompt');
+  answer := odin._dispatch(p.who, (p.k).role_name, (p.k).id, (p.k).scopes, (p.k).rate_per_minute, name, arguments, options, true, p.registry, 'prompt');
   PERFORM pg_advisory_unlock_all();
   IF answer->>'status' <> 'complete' THEN RETURN answer; END IF;
   said := answer->'result';
@@ -4755,7 +5082,7 @@ BEGIN
   IF r.name IS NULL THEN
     RETURN jsonb_build_object('status', 'error', 'error', odin._error('not_found', format('there is no resource %s', uri), NULL, jsonb_build_object('uri', uri)));
   END IF;
-  answer := odin._dispatch(p.who, p.role_name, p.key_id, p.scopes, p.rate, r.name, r.arguments, options, true, 'resource');
+  answer := odin._dispatch(p.who, (p.k).role_name, (p.k).id, (p.k).scopes, (p.k).rate_per_minute, r.name, r.arguments, options, true, p.registry, 'resource');
   PERFORM pg_advisory_unlock_all();
   IF answer->>'status' <> 'complete' THEN
     RETURN CASE WHEN answer ? 'error' THEN jsonb_set(answer, '{error,uri}', to_jsonb(uri)) ELSE answer END;
@@ -4773,10 +5100,10 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.gateway_resource_read(text, text, jsonb) IS 'resources/read: the contents under a URI, made under the key''s role.';
 
--- schema.name of a function that takes one text, ready to be called; NULL when there is none.
-CREATE OR REPLACE FUNCTION odin._completer(function text) RETURNS text
+-- The function of that name that takes one text; NULL when there is none.
+CREATE OR REPLACE FUNCTION odin._completer(function text) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT format('%I.%I', n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+  SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
    WHERE ARRAY[n.nspname::text, p.proname::text] = parse_ident(function) AND p.prokind = 'f' AND p.pronargs = 1 AND p.proargtypes[0] = 'text'::regtype;
 $f$;
 
@@ -4791,7 +5118,7 @@ DECLARE
 BEGIN
   p := odin._principal(credential, coalesce(context, '{}'));
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  SELECT * INTO t FROM odin._visible(p.who, p.scopes, ARRAY['prompt', 'resource'], NULL, false, true) v WHERE v.name = ref->>'name' OR v.uri = ref->>'uri' LIMIT 1;
+  SELECT * INTO t FROM odin._visible(p.who, (p.k).scopes, ARRAY['prompt', 'resource'], NULL, false, true) v WHERE v.name = ref->>'name' OR v.uri = ref->>'uri' LIMIT 1;
   IF t.id IS NULL THEN
     RETURN jsonb_build_object('ok', false, 'error', odin._error('not_found', format('there is no prompt or resource %s', coalesce(ref->>'name', ref->>'uri'))));
   END IF;
@@ -4799,9 +5126,8 @@ BEGIN
   IF schema ? 'enum' THEN
     found := (SELECT coalesce(jsonb_agg(e ORDER BY n), '[]') FROM jsonb_array_elements_text(schema->'enum') WITH ORDINALITY x(e, n) WHERE starts_with(lower(e), lower(coalesce(argument->>'value', ''))));
   ELSIF odin._completer(schema->>'x-complete') IS NOT NULL THEN
-    found := coalesce(odin._jail_run(p.who, 'odin._invoke_read(text,jsonb,jsonb)'::regprocedure,
-      format('SELECT to_jsonb(ARRAY(SELECT v::text FROM %s($1->>''value'') v LIMIT 101))', odin._completer(schema->>'x-complete')), jsonb_build_object('value', coalesce(argument->>'value', '')), 'null',
-      jsonb_build_object('role', p.role_name, 'key', p.key_id), 5000)->'result', '[]');
+    found := odin._jail_run(p.who, 'odin._invoke_completion(oid,jsonb,boolean,text)'::regprocedure, odin._completer(schema->>'x-complete'),
+      jsonb_build_object('value', coalesce(argument->>'value', '')), false, '', NULL, (p.k).role_name, (p.k).id, NULL, NULL, 5000);
   END IF;
   RETURN jsonb_build_object('ok', true, 'values', (SELECT coalesce(jsonb_agg(e ORDER BY n), '[]') FROM jsonb_array_elements(found) WITH ORDINALITY x(e, n) WHERE n <= 100),
     'total', jsonb_array_length(found), 'hasMore', jsonb_array_length(found) > 100);
@@ -4822,14 +5148,14 @@ DECLARE
 BEGIN
   p := odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  UPDATE odin.consents c SET state = CASE WHEN approved THEN 'approved' ELSE 'denied' END, decided_by = p.role_name, decided_via = 'elicitation', decided_at = clock_timestamp(),
+  UPDATE odin.consents c SET state = CASE WHEN approved THEN 'approved' ELSE 'denied' END, decided_by = (p.k).role_name, decided_via = 'elicitation', decided_at = clock_timestamp(),
          expires_at = clock_timestamp() + CASE WHEN approved THEN interval '10 minutes' ELSE interval '1 day' END
-   WHERE c.id = consent_id AND c.role_name = p.role_name AND c.state = 'pending';
+   WHERE c.id = consent_id AND c.role_name = (p.k).role_name AND c.state = 'pending';
   RETURN jsonb_build_object('ok', FOUND);
 END $f$;
 COMMENT ON FUNCTION odin.gateway_decide(text, bigint, boolean, jsonb) IS 'Records what the person at the client answered when asked about a waiting call of that same key''s owner.';
-$odin_file_38$::text)
-, ('api'::text, 'api/19_keys.sql'::text, $odin_file_39$-- Keys: mint, list, revoke, rotate. People only: no key can make, widen or revive a key.
+$odin_file_39$::text)
+, ('api'::text, 'api/19_keys.sql'::text, $odin_file_40$-- Keys: mint, list, revoke, rotate. People only: no key can make, widen or revive a key.
 -- The secret is returned once and kept nowhere.
 
 CREATE OR REPLACE FUNCTION odin._is_scope(word text) RETURNS boolean
@@ -5016,8 +5342,8 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $f$
 $f$;
 COMMENT ON FUNCTION odin.deny_call(bigint, text, interval) IS 'A person refuses a waiting call; the agent is told not to retry. Administrators only; no key can.';
 GRANT EXECUTE ON FUNCTION odin._person_decides(bigint, text, text, text, interval) TO odin_admin;
-$odin_file_39$::text)
-, ('api'::text, 'api/19_sign_in.sql'::text, $odin_file_40$-- Sign-in with tokens of an OIDC issuer. People decide whom to trust and who is who; a token never makes a role or widens one.
+$odin_file_40$::text)
+, ('api'::text, 'api/19_sign_in.sql'::text, $odin_file_41$-- Sign-in with tokens of an OIDC issuer. People decide whom to trust and who is who; a token never makes a role or widens one.
 -- A sidecar hands a token over once; afterwards its hash stands for it, as with keys.
 
 CREATE OR REPLACE FUNCTION odin.trust_issuer(
@@ -5231,8 +5557,8 @@ COMMENT ON FUNCTION odin.worker_issuer_keys(bigint, jsonb, text) IS 'The public 
 GRANT EXECUTE ON FUNCTION odin.gateway_sign_in(text, jsonb), odin.gateway_issuers() TO odin_gateway;
 GRANT EXECUTE ON FUNCTION odin.worker_issuers(), odin.worker_issuer_keys(bigint, jsonb, text) TO odin_worker;
 GRANT EXECUTE ON FUNCTION odin.allow_sign_in, odin.trust_issuer, odin.distrust_issuer(text) TO odin_admin;
-$odin_file_40$::text)
-, ('api'::text, 'api/19_tasks.sql'::text, $odin_file_41$-- Tasks: started by a tool or instead of one, claimed under a lease, reported with a fence, polled by their owner.
+$odin_file_41$::text)
+, ('api'::text, 'api/19_tasks.sql'::text, $odin_file_42$-- Tasks: started by a tool or instead of one, claimed under a lease, reported with a fence, polled by their owner.
 -- A task runs as the role that started it, with the rights its key has at that moment; nobody else sees it through a key.
 
 CREATE OR REPLACE FUNCTION odin._new_task(task_kind text, owner text, owner_key bigint, task_tool text, task_arguments jsonb, options jsonb) RETURNS odin.tasks
@@ -5312,9 +5638,9 @@ BEGIN
   error := p.error;
   IF error IS NOT NULL THEN RETURN; END IF;
   IF for_change THEN
-    SELECT * INTO t FROM odin.tasks x WHERE x.id = task_id AND x.role_name = p.role_name FOR UPDATE;
+    SELECT * INTO t FROM odin.tasks x WHERE x.id = task_id AND x.role_name = (p.k).role_name FOR UPDATE;
   ELSE
-    SELECT * INTO t FROM odin.tasks x WHERE x.id = task_id AND x.role_name = p.role_name;
+    SELECT * INTO t FROM odin.tasks x WHERE x.id = task_id AND x.role_name = (p.k).role_name;
   END IF;
   IF NOT FOUND THEN error := odin._error('task_not_found', format('there is no task %s', left(task_id, 64))); END IF;
 END $f$;
@@ -5436,7 +5762,10 @@ BEGIN
          not_before = CASE WHEN ended = 'queued' THEN clock_timestamp() + make_interval(secs => coalesce((answer->>'delay_seconds')::float8, power(2, least(x.attempts, 10)))) ELSE x.not_before END,
          message = CASE WHEN ended = 'input_required' THEN 'waiting for an answer' ELSE coalesce(answer->>'message', CASE WHEN ended = 'completed' THEN NULL ELSE x.message END) END
    WHERE x.id = task_id AND x.fence = task_fence AND x.state = 'working';
-  RETURN FOUND;
+  IF NOT FOUND THEN RETURN false; END IF;
+  -- Whoever waits for it hears so at once.
+  IF ended <> 'queued' THEN NOTIFY odin_tasks; END IF;
+  RETURN true;
 END $f$;
 COMMENT ON FUNCTION odin.worker_report(text, bigint, jsonb) IS 'How a task ended: complete, error, input_required, failed, or retry (later, until max_attempts). False: the fence is old, nothing was recorded.';
 
@@ -5477,8 +5806,8 @@ $f$;
 GRANT EXECUTE ON FUNCTION odin.start_task(text, jsonb, text, int, int, float8), odin.start_tool_task(text, jsonb, int) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.gateway_task_get(text, text, jsonb), odin.gateway_task_update(text, text, jsonb, jsonb), odin.gateway_task_cancel(text, text, jsonb) TO odin_gateway;
 GRANT EXECUTE ON FUNCTION odin.worker_claim_tasks(text, text[], int, int), odin.worker_heartbeat(text, bigint, int, jsonb), odin.worker_report(text, bigint, jsonb), odin.worker_run_tool(text, bigint) TO odin_worker;
-$odin_file_41$::text)
-, ('api'::text, 'api/20_rules.sql'::text, $odin_file_42$-- Rules that hold for every farm table: state changes, who may act in an org, settings, numbers, alerts.
+$odin_file_42$::text)
+, ('api'::text, 'api/20_rules.sql'::text, $odin_file_43$-- Rules that hold for every farm table: state changes, who may act in an org, settings, numbers, alerts.
 -- Functions named _x are for the farm's own code; a definer function must check the org itself, row security does not hold for it.
 
 CREATE OR REPLACE FUNCTION odin._check_transition() RETURNS trigger
@@ -5497,7 +5826,9 @@ BEGIN
     jsonb_build_object('from_status', nullif(was, ''), 'to_status', NEW.status));
 END $f$;
 CREATE OR REPLACE TRIGGER odin_transition BEFORE INSERT OR UPDATE OF status ON odin.orders   FOR EACH ROW EXECUTE FUNCTION odin._check_transition('order');
-CREATE OR REPLACE TRIGGER odin_transition BEFORE INSERT OR UPDATE OF status ON odin.jobs     FOR EACH ROW EXECUTE FUNCTION odin._check_transition('job');
+-- A plan schedules ten thousand jobs at once, so the way from pending to scheduled is open without asking the table row by row.
+CREATE OR REPLACE TRIGGER odin_transition_new BEFORE INSERT ON odin.jobs FOR EACH ROW EXECUTE FUNCTION odin._check_transition('job');
+CREATE OR REPLACE TRIGGER odin_transition BEFORE UPDATE OF status ON odin.jobs FOR EACH ROW WHEN (OLD.status <> NEW.status AND NOT (OLD.status = 'pending' AND NEW.status = 'scheduled')) EXECUTE FUNCTION odin._check_transition('job');
 CREATE OR REPLACE TRIGGER odin_transition BEFORE INSERT OR UPDATE OF status ON odin.runs     FOR EACH ROW EXECUTE FUNCTION odin._check_transition('run');
 CREATE OR REPLACE TRIGGER odin_transition BEFORE INSERT OR UPDATE OF status ON odin.spools   FOR EACH ROW EXECUTE FUNCTION odin._check_transition('spool');
 CREATE OR REPLACE TRIGGER odin_transition BEFORE INSERT OR UPDATE OF status ON odin.quotes   FOR EACH ROW EXECUTE FUNCTION odin._check_transition('quote');
@@ -5563,9 +5894,10 @@ BEGIN
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin._setting(org bigint, key text, fallback text) RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT coalesce((SELECT settings->>key FROM odin.orgs WHERE id = org), fallback);
-$f$;
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  RETURN coalesce((SELECT settings->>key FROM odin.orgs WHERE id = org), fallback);
+END $f$;
 
 CREATE OR REPLACE FUNCTION odin._currency(org bigint) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -5642,8 +5974,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f
   SELECT coalesce((SELECT p.threshold FROM odin.alert_preferences p WHERE p.org_id = org AND p.type = kind AND p.role_name = '*'),
                   (SELECT t.threshold FROM odin.alert_types t WHERE t.type = kind));
 $f$;
-$odin_file_42$::text)
-, ('api'::text, 'api/21_orders.sql'::text, $odin_file_43$-- The quantity invariant: counters of order_parts follow the jobs, a shortfall queues itself, line and order states follow the counters.
+$odin_file_43$::text)
+, ('api'::text, 'api/21_orders.sql'::text, $odin_file_44$-- The quantity invariant: counters of order_parts follow the jobs, a shortfall queues itself, line and order states follow the counters.
 -- Always after a statement: good - to_stock + in_flight + queued >= needed, unless the model has nothing to print.
 
 -- Where the pieces of a job stand.
@@ -5687,7 +6019,7 @@ CREATE OR REPLACE TRIGGER odin_counted_update AFTER UPDATE ON odin.jobs REFERENC
 
 -- Queues whole plates for `pieces` of a part. Everything a job needs to know comes from its line, order and model.
 CREATE OR REPLACE FUNCTION odin._queue_plates(part bigint, wanted integer, options jsonb DEFAULT '{}') RETURNS bigint[]
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $f$
 DECLARE
   p record;
   per_plate integer;
@@ -5882,8 +6214,8 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE TRIGGER odin_inherit BEFORE INSERT ON odin.%I FOR EACH ROW EXECUTE FUNCTION odin._inherit()', t);
   END LOOP;
 END $d$;
-$odin_file_43$::text)
-, ('api'::text, 'api/22_guards.sql'::text, $odin_file_44$-- Guards for verbs. A policy guards what a person does himself; the farm's verbs run with the farm's own rights, so for them every guard of
+$odin_file_44$::text)
+, ('api'::text, 'api/22_guards.sql'::text, $odin_file_45$-- Guards for verbs. A policy guards what a person does himself; the farm's verbs run with the farm's own rights, so for them every guard of
 -- odin.access_rules is a trigger and a question asked before reading. Both look at who acts, not at whose rights are used.
 
 -- Does a rule speak to this role? The database's own administrator and the farm's service roles are beyond rules, as they are beyond policies.
@@ -5975,8 +6307,8 @@ BEGIN
   EXECUTE format('SELECT array_agg(id) FROM odin.printers WHERE org_id = $1 AND NOT (%s)', condition) INTO ids USING org;
   RETURN ids;
 END $f$;
-$odin_file_44$::text)
-, ('api'::text, 'api/24_spools.sql'::text, $odin_file_45$-- The spool ledger at work: balances follow moves, loading moves slot and spool together, runs consume once.
+$odin_file_45$::text)
+, ('api'::text, 'api/24_spools.sql'::text, $odin_file_46$-- The spool ledger at work: balances follow moves, loading moves slot and spool together, runs consume once.
 -- A balance is never negative: what a run used beyond it is recorded as an adjustment first, so the ledger says what it did not know.
 
 CREATE OR REPLACE FUNCTION odin._spool_added() RETURNS trigger
@@ -6115,8 +6447,8 @@ BEGIN
   RETURN NULL;
 END $f$;
 CREATE OR REPLACE TRIGGER odin_slots_follow AFTER UPDATE OF slot_count ON odin.printers FOR EACH ROW WHEN (OLD.slot_count <> NEW.slot_count) EXECUTE FUNCTION odin._printer_slots_follow();
-$odin_file_45$::text)
-, ('api'::text, 'api/25_jobs.sql'::text, $odin_file_46$-- Jobs: where they stand in the queue, and which changes only their runs may make. Estimates of time, grams and cost.
+$odin_file_46$::text)
+, ('api'::text, 'api/25_jobs.sql'::text, $odin_file_47$-- Jobs: where they stand in the queue, and which changes only their runs may make. Estimates of time, grams and cost.
 
 CREATE OR REPLACE FUNCTION odin._job_stamp() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
@@ -6174,10 +6506,11 @@ END $f$;
 
 -- Price of a kilo: the filament's own, else the mean of the org's filaments of that material. NULL = the rate card's.
 CREATE OR REPLACE FUNCTION odin._cost_per_kg(org bigint, filament bigint, material text) RETURNS numeric
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT coalesce((SELECT f.cost_per_kg FROM odin.filaments f WHERE f.id = filament),
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  RETURN coalesce((SELECT f.cost_per_kg FROM odin.filaments f WHERE f.id = filament),
                   (SELECT round(avg(f.cost_per_kg), 4) FROM odin.filaments f WHERE f.org_id = org AND f.material = _cost_per_kg.material AND f.is_active));
-$f$;
+END $f$;
 
 -- The rate card in force; an org without one gets version 1 with the usual figures.
 CREATE OR REPLACE FUNCTION odin._rate_card(org bigint) RETURNS odin.rate_cards
@@ -6205,8 +6538,8 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $f$
          ('Belt tension', NULL, 500, NULL, 30), ('Firmware check', NULL, NULL, 30, 15), ('Lubricate rods', 'X1', 200, NULL, 20), ('Lubricate rods', 'P1S', 200, NULL, 20),
          ('HEPA filter', 'X1', 500, 90, 10), ('HEPA filter', 'P1S', 500, 90, 10), ('Nozzle wiper', 'X1', 200, NULL, 10), ('Hotend check', 'A1', 300, NULL, 30);
 $f$;
-$odin_file_46$::text)
-, ('api'::text, 'api/27_maintenance.sql'::text, $odin_file_47$-- What is due: one row per printer and task. Computed, never stored, so it cannot go stale.
+$odin_file_47$::text)
+, ('api'::text, 'api/27_maintenance.sql'::text, $odin_file_48$-- What is due: one row per printer and task. Computed, never stored, so it cannot go stale.
 
 CREATE OR REPLACE VIEW odin.maintenance_status WITH (security_invoker = true) AS
 SELECT t.org_id, t.id AS task_id, t.name AS task_name, p.id AS printer_id, p.name AS printer_name, t.blocks_printing,
@@ -6251,21 +6584,24 @@ BEGIN
       format('%s h of printing and %s days since it was done', s.print_hours_since, s.days_since), printer => printer, data => jsonb_build_object('task_id', s.task_id));
   END LOOP;
 END $f$;
-$odin_file_47$::text)
-, ('api'::text, 'api/31_matching.sql'::text, $odin_file_48$-- Which printer may print which job: named rules, each with a reason. The same rules for why(), for starting and for planning.
+$odin_file_48$::text)
+, ('api'::text, 'api/31_matching.sql'::text, $odin_file_49$-- Which printer may print which job: named rules, each with a reason. The same rules for why(), for starting and for planning.
 -- A slot map is computed for one printer and belongs to it; a tool without a matching spool refuses, it is never guessed.
 
 -- What a job needs per tool: its own row where it has one, else its revision's.
 CREATE OR REPLACE FUNCTION odin._job_needs(job bigint, revision bigint)
 RETURNS TABLE(tool smallint, material text, brand text, filament_id bigint, color_hex text, mg bigint)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
   SELECT m.tool, coalesce(o.material, m.material), CASE WHEN o.job_id IS NULL THEN m.brand ELSE o.brand END, CASE WHEN o.job_id IS NULL THEN m.filament_id ELSE o.filament_id END,
          CASE WHEN o.job_id IS NULL THEN m.color_hex ELSE o.color_hex END, coalesce(o.mg, m.mg)
     FROM odin.revision_materials m LEFT JOIN odin.job_materials o ON o.job_id = job AND o.tool = m.tool WHERE m.revision_id = revision
   UNION ALL
   SELECT o.tool, o.material, o.brand, o.filament_id, o.color_hex, o.mg FROM odin.job_materials o
    WHERE o.job_id = job AND NOT EXISTS (SELECT 1 FROM odin.revision_materials m WHERE m.revision_id = revision AND m.tool = o.tool);
-$f$;
+END $f$;
 
 CREATE OR REPLACE FUNCTION odin._in_blackout(b odin.blackouts, at timestamptz) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -6418,14 +6754,17 @@ BEGIN
   IF org IS NULL OR NOT odin._may(org, 'odin_viewer') OR odin._is_hidden('odin.jobs', why.job_id) THEN
     PERFORM odin.fail('job_not_found', format('job_id: there is no job %s', why.job_id), NULL, '{"field":"job_id"}');
   END IF;
-  RETURN QUERY SELECT f.printer_id, f.printer_name, f.rules IS NULL, f.rules[1], CASE WHEN f.rules IS NULL THEN 'fits' ELSE f.reasons[1] END, f.rules, f.reasons, f.slot_map
+  -- Automatic start that switched itself off keeps no person from starting the job, so it is no rule; it is why the job still waits.
+  RETURN QUERY SELECT f.printer_id, f.printer_name, f.rules IS NULL, f.rules[1],
+      CASE WHEN f.rules IS NOT NULL THEN f.reasons[1] ELSE 'fits' || coalesce((SELECT format('; automatic start switched itself off at %s: %s', to_char(p.auto_dispatch_off_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), p.auto_dispatch_off_reason)
+        FROM odin.printers p WHERE p.id = f.printer_id AND p.auto_dispatch_off_at IS NOT NULL), '') END, f.rules, f.reasons, f.slot_map
     FROM odin._fit(why.job_id, why.only_printer_id) f ORDER BY (f.rules IS NULL) DESC, cardinality(f.rules), f.wear_hours, f.printer_id;
 END $f$;
 COMMENT ON FUNCTION odin.why(bigint, bigint) IS 'Why a job waits: one row per printer with the first rule that keeps the job off it and the reason in words; printers that fit come first. rules: job_held, approval, job_state, pinned, target, tag, printer_model, protocol, file, bed_size, surface, nozzle, held, maintenance_due, offline, busy, not_cleared, window, material, colour, grams_short.';
 REVOKE EXECUTE ON FUNCTION odin.why(bigint, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION odin.why(bigint, bigint) TO odin_viewer;
-$odin_file_48$::text)
-, ('api'::text, 'api/32_runs.sql'::text, $odin_file_49$-- Runs: claimed with their slot map, ended exactly once whoever reports it. Everything that follows from an end is done here, in one transaction.
+$odin_file_49$::text)
+, ('api'::text, 'api/32_runs.sql'::text, $odin_file_50$-- Runs: claimed with their slot map, ended exactly once whoever reports it. Everything that follows from an end is done here, in one transaction.
 -- Lock order everywhere: part, job, run, bed, spools by id. Functions named _x do not check who asks.
 
 CREATE OR REPLACE FUNCTION odin._run_changed() RETURNS trigger
@@ -6702,8 +7041,8 @@ BEGIN
       CASE WHEN cardinality(requeued) > 0 THEN format('; queued again as job %s', array_to_string(requeued, ', ')) END),
     printer => r.printer_id, job => r.job_id, run => r.id, ord => CASE WHEN NOT r.is_stock THEN r.order_id END);
 END $f$;
-$odin_file_49$::text)
-, ('api'::text, 'api/33_views.sql'::text, $odin_file_50$-- What people and tools read: jobs, printers, spools and orders with everything that belongs to them. All security_invoker: who asks sees his own rows.
+$odin_file_50$::text)
+, ('api'::text, 'api/33_views.sql'::text, $odin_file_51$-- What people and tools read: jobs, printers, spools and orders with everything that belongs to them. All security_invoker: who asks sees his own rows.
 
 CREATE OR REPLACE VIEW odin.job_view WITH (security_invoker = true) AS
 SELECT j.id, j.name AS item_name, j.status, j.hold, j.hold_reason, j.priority, j.quantity, j.pieces AS quantity_on_bed, j.plate_no, j.plates, coalesce(j.batch_id, j.id) AS batch_id,
@@ -6736,7 +7075,8 @@ SELECT p.id, p.name, p.nickname, p.model, p.protocol AS api_type, s.state AS sta
        r.id AS run_id, r.job_id AS active_job_id, j.name AS active_job_name, round(s.progress_pct::numeric, 1) AS progress_percent, s.remaining_seconds,
        round(s.tool_c::numeric, 1) AS nozzle_temp_c, round(s.bed_c::numeric, 1) AS bed_temp_c, s.error_code AS last_error_code, s.error_message AS last_error_message,
        p.slot_count, l.loaded, nz.diameter_mm AS nozzle_diameter_mm, p.bed_x_mm, p.bed_y_mm, p.bed_z_mm,
-       round(t.print_seconds / 3600.0, 1) AS total_print_hours, t.runs AS total_print_count, p.auto_dispatch, p.org_id, p.created_at, p.updated_at
+       round(t.print_seconds / 3600.0, 1) AS total_print_hours, t.runs AS total_print_count, p.auto_dispatch, p.org_id, p.created_at, p.updated_at,
+       p.auto_dispatch_off_at, p.auto_dispatch_off_reason
   FROM odin.printers p
   JOIN odin.printer_state s ON s.printer_id = p.id
   JOIN odin.beds b ON b.printer_id = p.id
@@ -6780,9 +7120,22 @@ SELECT a.id, a.type AS alert_type, a.severity, a.title, a.message, a.is_read, a.
 COMMENT ON VIEW odin.alert_view IS 'Alerts as the tools show them.';
 GRANT SELECT ON odin.alert_view TO odin_viewer;
 GRANT SELECT ON odin.job_view, odin.printer_view, odin.spool_view TO odin_viewer;
-GRANT SELECT ON odin.order_view TO odin_viewer, odin_customer;
-$odin_file_50$::text)
-, ('api'::text, 'api/34_access.sql'::text, $odin_file_51$-- For verbs that run with the farm's own rights: does the acting role work in the org of this row, and is it of the group the verb needs?
+
+-- A view reads as its caller, so the customer's stands by itself: order_view names columns that a customer may not read.
+CREATE OR REPLACE VIEW odin.customer_order_view WITH (security_invoker = true) AS
+SELECT o.id, o.order_number, o.status, o.customer_id, c.name AS customer_name, o.channel, o.external_id, o.priority, o.ordered_at AS order_date, o.due_at AS due_date, o.shipped_at AS shipped_date,
+       o.carrier, o.tracking_number, t.total_items, t.fulfilled_items, t.subtotal,
+       round((t.subtotal - o.discount + o.shipping_charged) * (1 + o.tax_pct / 100), 2) AS total, o.currency, o.shipping_charged, o.discount, o.tax_pct, o.org_id, o.created_at, o.updated_at
+  FROM odin.orders o
+  LEFT JOIN odin.customers c ON c.id = o.customer_id
+  LEFT JOIN LATERAL (SELECT coalesce(sum(l.quantity), 0) AS total_items, coalesce(sum(l.fulfilled), 0) AS fulfilled_items, round(coalesce(sum(l.quantity * l.unit_price), 0), 2) AS subtotal
+                       FROM odin.order_lines l WHERE l.order_id = o.id AND l.status = 'open' AND NOT l.is_stock) t ON true
+ WHERE NOT o.is_stock;
+COMMENT ON VIEW odin.customer_order_view IS 'Orders as the customer may see them: no fees, no shipping cost, no working time, no notes of the staff.';
+GRANT SELECT ON odin.order_view TO odin_viewer;
+GRANT SELECT ON odin.customer_order_view TO odin_viewer, odin_customer;
+$odin_file_51$::text)
+, ('api'::text, 'api/34_access.sql'::text, $odin_file_52$-- For verbs that run with the farm's own rights: does the acting role work in the org of this row, and is it of the group the verb needs?
 -- Says not found for what the caller may not see, so that ids of others tell nothing.
 CREATE OR REPLACE FUNCTION odin._mine(kind text, row_id bigint, field text DEFAULT NULL, floor name DEFAULT 'odin_operator') RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -6835,10 +7188,11 @@ BEGIN
     PERFORM odin.fail('validation_failed', format('%s: is required', field), NULL, jsonb_build_object('field', field));
   END IF;
 END $f$;
-GRANT EXECUTE ON FUNCTION odin._visible_orgs(), odin._setting(bigint, text, text), odin._priority(text), odin._color(text, text), odin._material(text), odin._may(bigint, name), odin._not_null(anyelement, text),
-  odin._currency(bigint), odin._mine(text, bigint, text, name), odin._new_in(name), odin._estimate(bigint), odin._threshold(bigint, text) TO odin_viewer, odin_customer;
-$odin_file_51$::text)
-, ('api'::text, 'api/35_calculators.sql'::text, $odin_file_52$-- The four calculators: offline arithmetic over the reference tables, and the same questions answered from the farm's own figures (live).
+GRANT EXECUTE ON FUNCTION odin._visible_orgs() TO odin_viewer, odin_customer;
+GRANT EXECUTE ON FUNCTION odin._setting(bigint, text, text), odin._priority(text), odin._color(text, text), odin._material(text), odin._may(bigint, name), odin._not_null(anyelement, text),
+  odin._currency(bigint), odin._mine(text, bigint, text, name), odin._new_in(name), odin._estimate(bigint), odin._threshold(bigint, text) TO odin_viewer;
+$odin_file_52$::text)
+, ('api'::text, 'api/35_calculators.sql'::text, $odin_file_53$-- The four calculators: offline arithmetic over the reference tables, and the same questions answered from the farm's own figures (live).
 -- Formulas, ranges and rounding are a contract: figures are computed in full and rounded once, for display.
 
 CREATE OR REPLACE FUNCTION odin._reference_printer(said text) RETURNS odin.reference_printers
@@ -6991,8 +7345,8 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.estimate_farm_capacity(numeric, jsonb, numeric, boolean) IS 'Estimates how many prints a farm makes a day and month: printers (model, count, hours per day), mean print time and changeover. live true takes fleet, hours and print time from the farm itself.';
 GRANT EXECUTE ON FUNCTION odin._reference_printer(text), odin._usd(numeric), odin.calculate_print_cost, odin.compare_farm_software(integer, text[], boolean, numeric), odin.recommend_printer_for_farm(text, numeric, text[], text, boolean), odin.estimate_farm_capacity(numeric, jsonb, numeric, boolean) TO odin_viewer;
-$odin_file_52$::text)
-, ('api'::text, 'api/36_planning.sql'::text, $odin_file_53$-- Planning: all waiting jobs onto all printers at once. Static rules make classes of jobs and of printers, so the matrix stays small; a Rust leaf solves it.
+$odin_file_53$::text)
+, ('api'::text, 'api/36_planning.sql'::text, $odin_file_54$-- Planning: all waiting jobs onto all printers at once. Static rules make classes of jobs and of printers, so the matrix stays small; a Rust leaf solves it.
 -- A plan promises nothing: whether a job may start is decided again, by the same rules, when it is claimed.
 
 -- Hours in which nothing may start, as [from, until] in seconds from now.
@@ -7018,12 +7372,11 @@ BEGIN
      ORDER BY coalesce(j.queue_position, 'infinity'::numeric), j.start_by, j.priority, j.id LIMIT most
   ), needs AS MATERIALIZED (
     -- One row per kind of need; a job that takes substitutes needs the material only.
-    SELECT w.id, w.place, d.tool, d.material, d.brand, d.filament_id, d.color_hex FROM waiting w, LATERAL (
-      SELECT rm.tool, coalesce(jm.material, rm.material) AS material,
-             CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.brand ELSE jm.brand END END AS brand,
-             CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.filament_id ELSE jm.filament_id END END AS filament_id,
-             CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.color_hex ELSE jm.color_hex END END AS color_hex
-        FROM odin.revision_materials rm LEFT JOIN odin.job_materials jm ON jm.job_id = w.id AND jm.tool = rm.tool WHERE rm.revision_id = w.revision_id) d
+    SELECT w.id, w.place, rm.tool, coalesce(jm.material, rm.material) AS material,
+           CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.brand ELSE jm.brand END END AS brand,
+           CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.filament_id ELSE jm.filament_id END END AS filament_id,
+           CASE WHEN w.material_policy = 'hold' THEN CASE WHEN jm.job_id IS NULL THEN rm.color_hex ELSE jm.color_hex END END AS color_hex
+      FROM waiting w JOIN odin.revision_materials rm ON rm.org_id = org AND rm.revision_id = w.revision_id LEFT JOIN odin.job_materials jm ON jm.job_id = w.id AND jm.tool = rm.tool
   ), sigs AS MATERIALIZED (
     SELECT (row_number() OVER (ORDER BY n.material, n.brand, n.filament_id, n.color_hex) - 1)::int AS sig, n.material, n.brand, n.filament_id, n.color_hex, f.color_hex AS filament_color, f.brand AS filament_brand
       FROM (SELECT DISTINCT material, brand, filament_id, color_hex FROM needs) n LEFT JOIN odin.filaments f ON f.id = n.filament_id
@@ -7196,9 +7549,10 @@ SELECT odin.telemetry_partitions();
 GRANT EXECUTE ON FUNCTION odin.telemetry_partitions() TO odin_worker;
 GRANT EXECUTE ON FUNCTION odin.material_forecast(integer) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.plan_queue(numeric, integer, boolean, boolean, integer) TO odin_operator;
-$odin_file_53$::text)
-, ('api'::text, 'api/37_dispatch.sql'::text, $odin_file_54$-- The farm's own clock: printers that may start jobs by themselves, quotes that run out, maintenance that falls due by the calendar.
+$odin_file_54$::text)
+, ('api'::text, 'api/37_dispatch.sql'::text, $odin_file_55$-- The farm's own clock: printers that may start jobs by themselves, quotes that run out, maintenance that falls due by the calendar.
 -- Nothing here starts a print unless the org allows it (setting auto_dispatch), somebody set the printer to it, the printer is idle and the bed was cleared.
+-- After a failure a printer is no longer set to it: only a person sets it again, because only a person has looked.
 
 -- True for one caller per span, however many ask.
 CREATE OR REPLACE FUNCTION odin._is_due(what text, every interval) RETURNS boolean
@@ -7223,6 +7577,52 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_tem
       ORDER BY w.place LIMIT 5)) x ORDER BY x.place;
 $f$;
 
+-- Something went wrong on a printer: it starts nothing by itself until somebody sets auto_dispatch again.
+CREATE OR REPLACE FUNCTION odin._auto_off(printer bigint, why text, run bigint DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  p record;
+BEGIN
+  UPDATE odin.printers x SET auto_dispatch = false, auto_dispatch_off_at = clock_timestamp(), auto_dispatch_off_reason = left(why, 500) WHERE x.id = printer AND x.auto_dispatch RETURNING x.org_id, x.name INTO p;
+  IF NOT FOUND THEN RETURN; END IF;
+  INSERT INTO odin.printer_events(org_id, printer_id, run_id, kind, severity, message) VALUES (p.org_id, printer, run, 'auto_start_off', 'warning', left(why, 500));
+  PERFORM odin._alert(p.org_id, 'printer_error', format('%s starts no job by itself any more', p.name),
+    why || '. Look at the printer, then switch automatic start on again: update_printer with auto_dispatch true.', printer => printer, run => run, data => '{"auto_dispatch": false}');
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._auto_off_after() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  CASE TG_TABLE_NAME
+    WHEN 'runs' THEN PERFORM odin._auto_off(NEW.printer_id, format('Run %s failed: %s', NEW.id, concat_ws(', ', replace(NEW.fail_reason, '_', ' '), NEW.fail_notes)), NEW.id);
+    WHEN 'printer_state' THEN
+      -- A printer switched off at night is no failure; one that falls silent while it prints is.
+      IF NEW.state <> 'offline' THEN
+        PERFORM odin._auto_off(NEW.printer_id, format('The printer reports %s%s', NEW.state, coalesce(': ' || coalesce(NEW.error_message, NEW.error_code), '')));
+      ELSIF EXISTS (SELECT 1 FROM odin.runs r WHERE r.printer_id = NEW.printer_id AND r.status IN ('starting', 'printing', 'paused', 'unknown')) THEN
+        PERFORM odin._auto_off(NEW.printer_id, 'The printer fell silent while it printed');
+      END IF;
+    ELSE PERFORM odin._auto_off(NEW.printer_id, format('The printer reports %s%s', replace(NEW.kind, '_', ' '), coalesce(': ' || coalesce(NEW.message, NEW.code), '')), NEW.run_id);
+  END CASE;
+  RETURN NULL;
+END $f$;
+CREATE OR REPLACE TRIGGER odin_auto_off AFTER UPDATE OF status ON odin.runs FOR EACH ROW WHEN (NEW.status = 'failed' AND OLD.status <> 'failed') EXECUTE FUNCTION odin._auto_off_after();
+CREATE OR REPLACE TRIGGER odin_auto_off AFTER UPDATE OF state ON odin.printer_state FOR EACH ROW WHEN (NEW.state IN ('error', 'failed', 'offline') AND OLD.state <> NEW.state) EXECUTE FUNCTION odin._auto_off_after();
+-- A halt, a thermal runaway or a stalled print may leave the state as it was; a print that somebody started at the machine means that he uses it.
+CREATE OR REPLACE TRIGGER odin_auto_off AFTER INSERT ON odin.printer_events FOR EACH ROW WHEN (NEW.severity = 'critical' OR NEW.kind = 'foreign_print_started') EXECUTE FUNCTION odin._auto_off_after();
+
+CREATE OR REPLACE FUNCTION odin._auto_on() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF NEW.auto_dispatch_off_at IS NOT NULL THEN
+    INSERT INTO odin.printer_events(org_id, printer_id, kind, message, data) VALUES (NEW.org_id, NEW.id, 'auto_start_on', format('%s switched automatic start on again', odin.actor()), jsonb_build_object('off_since', NEW.auto_dispatch_off_at, 'off_reason', NEW.auto_dispatch_off_reason));
+  END IF;
+  NEW.auto_dispatch_off_at := NULL;
+  NEW.auto_dispatch_off_reason := NULL;
+  RETURN NEW;
+END $f$;
+CREATE OR REPLACE TRIGGER odin_auto_on BEFORE UPDATE OF auto_dispatch ON odin.printers FOR EACH ROW WHEN (NEW.auto_dispatch AND NOT OLD.auto_dispatch) EXECUTE FUNCTION odin._auto_on();
+
 CREATE OR REPLACE FUNCTION odin.dispatch_ready(most integer DEFAULT 20) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 #variable_conflict use_column
@@ -7243,6 +7643,8 @@ BEGIN
     r := NULL;
     FOR job IN SELECT j FROM odin._jobs_for_printer(p.id) j LOOP
       CONTINUE WHEN NOT EXISTS (SELECT 1 FROM odin._fit(job, p.id) f WHERE f.rules IS NULL);
+      -- An error may have come in since the list was made.
+      EXIT WHEN NOT EXISTS (SELECT 1 FROM odin.printers x WHERE x.id = p.id AND x.auto_dispatch);
       BEGIN
         r := odin._claim_run(job, p.id);
         PERFORM odin._command(p.id, 'start', r.id, jsonb_build_object('job_id', r.job_id, 'slots',
@@ -7273,8 +7675,8 @@ BEGIN
   END LOOP;
 END $f$;
 GRANT EXECUTE ON FUNCTION odin.dispatch_ready(integer) TO odin_worker;
-$odin_file_54$::text)
-, ('api'::text, 'api/39_money.sql'::text, $odin_file_55$-- Money: rate cards, quotes, invoices, profit of an order, quotas. Every figure names the rate card it came from; amounts are rounded once, at the end.
+$odin_file_55$::text)
+, ('api'::text, 'api/39_money.sql'::text, $odin_file_56$-- Money: rate cards, quotes, invoices, profit of an order, quotas. Every figure names the rate card it came from; amounts are rounded once, at the end.
 
 CREATE OR REPLACE FUNCTION odin.get_rate_card(version integer DEFAULT NULL) RETURNS odin.rate_cards
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -7422,7 +7824,13 @@ DECLARE
   before_id bigint := coalesce((odin.cursor_decode(list_quotes.cursor)->>0)::bigint, 9223372036854775807);
   orgs bigint[] := odin._visible_orgs();
 BEGIN
-  RETURN QUERY SELECT q.* FROM odin.quotes q WHERE q.org_id = ANY (orgs) AND q.id < before_id AND (status_filter IS NULL OR q.status = status_filter) AND (list_quotes.customer_id IS NULL OR q.customer_id = list_quotes.customer_id) ORDER BY q.id DESC LIMIT list_quotes."limit";
+  IF has_table_privilege('odin.quotes', 'SELECT') THEN
+    RETURN QUERY SELECT q.* FROM odin.quotes q WHERE q.org_id = ANY (orgs) AND q.id < before_id AND (status_filter IS NULL OR q.status = status_filter) AND (list_quotes.customer_id IS NULL OR q.customer_id = list_quotes.customer_id) ORDER BY q.id DESC LIMIT list_quotes."limit";
+  ELSE
+    -- A customer gets the price, not the reckoning.
+    RETURN QUERY SELECT q.id, q.org_id, q.customer_id, q.quote_number, q.status, NULL::bigint, q.currency, NULL::jsonb, NULL::jsonb, NULL::numeric(14,2), q.price, q.valid_until, q.order_id, NULL::text, NULL::text, q.created_at, q.updated_at
+      FROM odin.quotes q WHERE q.org_id = ANY (orgs) AND q.id < before_id AND (status_filter IS NULL OR q.status = status_filter) AND (list_quotes.customer_id IS NULL OR q.customer_id = list_quotes.customer_id) ORDER BY q.id DESC LIMIT list_quotes."limit";
+  END IF;
 END $f$;
 COMMENT ON FUNCTION odin.list_quotes(text, bigint, integer, text) IS 'Lists quotes, newest first.';
 
@@ -7469,8 +7877,14 @@ DECLARE
   before_id bigint := coalesce((odin.cursor_decode(list_invoices.cursor)->>0)::bigint, 9223372036854775807);
   orgs bigint[] := odin._visible_orgs();
 BEGIN
-  RETURN QUERY SELECT i.* FROM odin.invoices i WHERE i.org_id = ANY (orgs) AND i.id < before_id AND (status_filter IS NULL OR i.status = status_filter OR (status_filter = 'overdue' AND i.status = 'issued' AND i.due_on < current_date))
-    AND (list_invoices.customer_id IS NULL OR i.customer_id = list_invoices.customer_id) ORDER BY i.id DESC LIMIT list_invoices."limit";
+  IF has_table_privilege('odin.invoices', 'SELECT') THEN
+    RETURN QUERY SELECT i.* FROM odin.invoices i WHERE i.org_id = ANY (orgs) AND i.id < before_id AND (status_filter IS NULL OR i.status = status_filter OR (status_filter = 'overdue' AND i.status = 'issued' AND i.due_on < current_date))
+      AND (list_invoices.customer_id IS NULL OR i.customer_id = list_invoices.customer_id) ORDER BY i.id DESC LIMIT list_invoices."limit";
+  ELSE
+    RETURN QUERY SELECT i.id, i.org_id, i.customer_id, i.order_id, i.invoice_number, i.status, i.issued_on, i.due_on, i.paid_on, i.bill_to, i.currency, i.lines, i.subtotal, i.discount, i.shipping, i.tax, i.total, NULL::text, NULL::text, i.created_at
+      FROM odin.invoices i WHERE i.org_id = ANY (orgs) AND i.id < before_id AND (status_filter IS NULL OR i.status = status_filter OR (status_filter = 'overdue' AND i.status = 'issued' AND i.due_on < current_date))
+      AND (list_invoices.customer_id IS NULL OR i.customer_id = list_invoices.customer_id) ORDER BY i.id DESC LIMIT list_invoices."limit";
+  END IF;
 END $f$;
 COMMENT ON FUNCTION odin.list_invoices(text, bigint, integer, text) IS 'Lists invoices, newest first; overdue = issued and past its due date.';
 
@@ -7478,10 +7892,10 @@ CREATE OR REPLACE FUNCTION odin.invoice_html(invoice_id bigint) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 #variable_conflict use_column
 DECLARE
-  i odin.invoices;
+  i record;
   seller text;
 BEGIN
-  SELECT * INTO i FROM odin.invoices x WHERE x.id = invoice_html.invoice_id;
+  SELECT x.id, x.org_id, x.invoice_number, x.bill_to, x.issued_on, x.due_on, x.status, x.paid_on, x.lines, x.subtotal, x.discount, x.shipping, x.tax, x.total, x.currency INTO i FROM odin.invoices x WHERE x.id = invoice_html.invoice_id;
   IF i.id IS NULL THEN PERFORM odin.fail('invoice_not_found', format('invoice_id: there is no invoice %s', invoice_html.invoice_id), NULL, '{"field":"invoice_id"}'); END IF;
   seller := odin._org_name(i.org_id);
   RETURN format('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>%1$s</title><style>body{font:14px sans-serif;margin:3em}table{border-collapse:collapse;width:100%%}td,th{padding:.4em;border-bottom:1px solid #ccc;text-align:left}td.n,th.n{text-align:right}</style></head><body><h1>Invoice %1$s</h1><p><b>%2$s</b></p><p style="white-space:pre-line">%3$s</p><p>Issued %4$s, due %5$s%6$s</p><table><tr><th>Item</th><th class="n">Quantity</th><th class="n">Price</th><th class="n">Amount</th></tr>%7$s</table><p>Subtotal %8$s<br>Discount %9$s<br>Shipping %10$s<br>Tax %11$s<br><b>Total %12$s %13$s</b></p></body></html>',
@@ -7554,12 +7968,13 @@ GRANT EXECUTE ON FUNCTION odin._html(text) TO odin_viewer, odin_customer;
 GRANT EXECUTE ON FUNCTION odin.get_rate_card(integer), odin.list_quotes(text, bigint, integer, text), odin.list_invoices(text, bigint, integer, text), odin.invoice_html(bigint), odin.order_profit(bigint), odin.list_quotas() TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_quote, odin.accept_quote(bigint, timestamptz, boolean), odin.set_quote(bigint, text, date, text), odin.create_invoice(bigint, integer, text), odin.set_invoice(bigint, text, text, date) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.set_rate_card, odin.set_quota(text, text, numeric, text, bigint, boolean) TO odin_admin;
-$odin_file_55$::text)
-, ('api'::text, 'api/39_pages.sql'::text, $odin_file_56$-- Ids of one page of a long list, in index order. A policy's org condition would be merged with the org of the loop and lose that
+$odin_file_56$::text)
+, ('api'::text, 'api/39_pages.sql'::text, $odin_file_57$-- Ids of one page of a long list, in index order. A policy's org condition would be merged with the org of the loop and lose that
 -- order, so these look past row security, but only into the caller's own orgs; what is shown is read under it again.
 
+-- One plan for every page: making a new one would cost more than the page.
 CREATE OR REPLACE FUNCTION odin._queue_page(after_position numeric, after_start timestamptz, after_priority smallint, after_id bigint, with_held boolean, page int) RETURNS bigint[]
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $f$
 BEGIN
   RETURN ARRAY(SELECT x.id FROM unnest(odin._visible_orgs()) o,
     LATERAL (SELECT j.id, j.queue_position, j.start_by, j.priority FROM odin.jobs j WHERE j.org_id = o AND j.status IN ('pending', 'scheduled') AND (with_held OR NOT j.hold)
@@ -7576,8 +7991,8 @@ BEGIN
     ORDER BY x.id DESC LIMIT page);
 END $f$;
 GRANT EXECUTE ON FUNCTION odin._queue_page(numeric, timestamptz, smallint, bigint, boolean, int), odin._jobs_page(text[], bigint, int) TO odin_viewer;
-$odin_file_56$::text)
-, ('api'::text, 'api/40_reads.sql'::text, $odin_file_57$-- Read tools: the farm at a glance, printers, jobs, queue. Lists go through one index range per org (and state), so they stay flat as history grows.
+$odin_file_57$::text)
+, ('api'::text, 'api/40_reads.sql'::text, $odin_file_58$-- Read tools: the farm at a glance, printers, jobs, queue. Lists go through one index range per org (and state), so they stay flat as history grows.
 
 CREATE OR REPLACE FUNCTION odin.farm_summary() RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -7727,8 +8142,8 @@ END $f$;
 COMMENT ON FUNCTION odin.list_queue(integer, text, boolean) IS 'Lists the jobs that wait, in the order in which they should start: jobs moved by hand first, then by start_by (the sooner of due date minus printing time, and what the priority allows; a lower priority number is sooner). why_waiting says what keeps a job from starting.';
 GRANT EXECUTE ON FUNCTION odin._job_states(text), odin._job_needs(bigint, bigint), odin.farm_summary(), odin.list_printers(text, text, text, boolean, integer, text), odin.get_printer(bigint),
   odin.list_jobs(text, integer, text, bigint, bigint, bigint, bigint), odin.get_job(bigint), odin.list_queue(integer, text, boolean) TO odin_viewer;
-$odin_file_57$::text)
-, ('api'::text, 'api/41_jobs.sql'::text, $odin_file_58$-- Verbs on jobs before they print: queue, submit, approve, reject, edit, hold, reorder, cancel, repeat, batch.
+$odin_file_58$::text)
+, ('api'::text, 'api/41_jobs.sql'::text, $odin_file_59$-- Verbs on jobs before they print: queue, submit, approve, reject, edit, hold, reorder, cancel, repeat, batch.
 -- They run with the farm's rights, so each first asks odin._mine() whether the caller may.
 
 -- Checks and counts quotas in this transaction, under the counter's row lock: parallel calls cannot pass the limit together.
@@ -7906,8 +8321,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 $f$;
 GRANT EXECUTE ON FUNCTION odin.queue_job TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.cancel_job(bigint, text, boolean) TO odin_operator;
-$odin_file_58$::text)
-, ('api'::text, 'api/42_printing.sql'::text, $odin_file_59$-- Verbs around a print: why it waits, start, pause, resume, stop, complete, fail, verdict, clear the bed.
+$odin_file_59$::text)
+, ('api'::text, 'api/42_printing.sql'::text, $odin_file_60$-- Verbs around a print: why it waits, start, pause, resume, stop, complete, fail, verdict, clear the bed.
 -- What only the printer can confirm is answered as "command queued", never as done.
 
 CREATE OR REPLACE FUNCTION odin.why_waiting(job_id bigint, printer_id bigint DEFAULT NULL, only_fitting boolean DEFAULT false, "limit" integer DEFAULT 50) RETURNS jsonb
@@ -7923,8 +8338,9 @@ BEGIN
   WITH w AS MATERIALIZED (SELECT row_number() OVER () AS n, x.* FROM odin.why(why_waiting.job_id, why_waiting.printer_id) x)
   SELECT jsonb_build_object('fits', (SELECT count(*) FROM w WHERE w.fits), 'checked', (SELECT count(*) FROM w),
       'reasons', (SELECT coalesce(jsonb_object_agg(r.rule, r.n), '{}') FROM (SELECT w.rule, count(*) AS n FROM w WHERE NOT w.fits GROUP BY w.rule) r),
-      'printers', (SELECT coalesce(jsonb_agg(jsonb_build_object('printer_id', w.printer_id, 'printer_name', w.printer_name, 'fits', w.fits, 'rule', w.rule, 'reason', w.reason, 'all_rules', w.all_rules, 'all_reasons', w.all_reasons, 'slot_map', w.slot_map) ORDER BY w.n), '[]')
-                     FROM w WHERE w.n <= why_waiting."limit" AND (w.fits OR NOT only_fitting)))
+      'printers', (SELECT coalesce(jsonb_agg(jsonb_build_object('printer_id', w.printer_id, 'printer_name', w.printer_name, 'fits', w.fits, 'rule', w.rule, 'reason', w.reason, 'all_rules', w.all_rules, 'all_reasons', w.all_reasons, 'slot_map', w.slot_map)
+                       || CASE WHEN p.auto_dispatch_off_at IS NOT NULL THEN jsonb_build_object('automatic_start_off', p.auto_dispatch_off_reason) ELSE '{}' END ORDER BY w.n), '[]')
+                     FROM w LEFT JOIN odin.printers p ON p.id = w.printer_id WHERE w.n <= why_waiting."limit" AND (w.fits OR NOT only_fitting)))
     INTO answer;
   IF (answer->>'fits')::int > 0 THEN
     PERFORM odin.suggest('start_job', jsonb_build_object('job_id', why_waiting.job_id, 'printer_id', answer#>'{printers,0,printer_id}'), 'a printer is ready for it');
@@ -7934,6 +8350,13 @@ BEGIN
   RETURN j || answer;
 END $f$;
 COMMENT ON FUNCTION odin.why_waiting(bigint, bigint, boolean, integer) IS 'Says why a job does not start: per printer the first rule that refuses it and the reason in words, and which printers fit now. reasons counts printers per rule.';
+
+-- The plate that a sliced file's figures are of is the one to print: a file may hold only its third.
+CREATE OR REPLACE FUNCTION odin._plate_of(revision bigint) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT coalesce((SELECT jsonb_build_object('plate', f.facts->'plate') FROM odin.model_revisions v JOIN odin.files f ON f.org_id = v.org_id AND f.sha256 = v.file_sha256
+    WHERE v.id = revision AND f.kind = 'gcode_3mf' AND f.facts ? 'plate' ORDER BY f.id LIMIT 1), '{}');
+$f$;
 
 CREATE OR REPLACE FUNCTION odin.start_job(job_id bigint, printer_id bigint DEFAULT NULL, started_by_hand boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -7949,7 +8372,7 @@ BEGIN
     PERFORM odin._run_started(r.id);
   ELSE
     command := odin._command(r.printer_id, 'start', r.id, jsonb_build_object('job_id', r.job_id, 'slots',
-      (SELECT coalesce(jsonb_agg(jsonb_build_object('tool', s.tool, 'slot_number', s.slot_number) ORDER BY s.tool), '[]') FROM odin.run_slots s WHERE s.run_id = r.id)), '15 minutes');
+      (SELECT coalesce(jsonb_agg(jsonb_build_object('tool', s.tool, 'slot_number', s.slot_number) ORDER BY s.tool), '[]') FROM odin.run_slots s WHERE s.run_id = r.id)) || odin._plate_of(r.revision_id), '15 minutes');
     PERFORM odin.note('The start command is queued; the job prints when the printer reports it.');
   END IF;
   PERFORM odin.would(jsonb_build_object('action', 'start_job', 'job_id', r.job_id, 'printer_id', r.printer_id, 'from_status', 'pending', 'to_status', 'printing', 'by_hand', started_by_hand,
@@ -8153,6 +8576,9 @@ BEGIN
   was := odin._bed(clear_bed.printer_id, false, clear_bed.how);
   PERFORM odin.would(jsonb_build_object('action', 'clear_bed', 'printer_id', clear_bed.printer_id, 'was_occupied', b.occupied, 'run_id', b.run_id, 'how', clear_bed.how));
   PERFORM odin.suggest('list_queue', '{}', 'see what can start here next');
+  IF EXISTS (SELECT 1 FROM odin.printers x WHERE x.id = clear_bed.printer_id AND x.auto_dispatch_off_at IS NOT NULL) THEN
+    PERFORM odin.suggest('update_printer', jsonb_build_object('printer_id', clear_bed.printer_id, 'auto_dispatch', true), 'automatic start switched itself off after a failure; switch it on again once the printer is in order');
+  END IF;
   RETURN jsonb_strip_nulls(jsonb_build_object('success', true, 'printer_id', clear_bed.printer_id, 'was_occupied', b.occupied, 'occupied_since', CASE WHEN b.occupied THEN b.since END, 'run_id', b.run_id, 'verdict', judged));
 END $f$;
 COMMENT ON FUNCTION odin.clear_bed(bigint, integer, integer, text, text) IS 'Records that the bed is clear, so that the next job may start. At the same moment you can say how many pieces were good and scrapped.';
@@ -8202,8 +8628,8 @@ COMMENT ON FUNCTION odin.stop_printer(bigint, text) IS 'Stops the print on a pri
 GRANT EXECUTE ON FUNCTION odin.why_waiting(bigint, bigint, boolean, integer) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.start_job(bigint, bigint, boolean), odin.complete_job, odin.fail_job, odin.set_verdict(bigint, integer, integer, text, text), odin.clear_bed(bigint, integer, integer, text, text),
   odin.pause_printer(bigint), odin.resume_printer(bigint), odin.stop_printer(bigint, text) TO odin_operator;
-$odin_file_59$::text)
-, ('api'::text, 'api/43_job_edits.sql'::text, $odin_file_60$-- Verbs on waiting jobs: approve, reject, resubmit, change, hold, reorder, repeat, batch.
+$odin_file_60$::text)
+, ('api'::text, 'api/43_job_edits.sql'::text, $odin_file_61$-- Verbs on waiting jobs: approve, reject, resubmit, change, hold, reorder, repeat, batch.
 
 CREATE OR REPLACE FUNCTION odin._waiting_job(job bigint, wanted text[], verb text, target text) RETURNS odin.jobs
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -8453,8 +8879,8 @@ COMMENT ON FUNCTION odin.bulk_update_jobs(bigint[], text, text, text) IS 'Does t
 GRANT EXECUTE ON FUNCTION odin.resubmit_job(bigint, text, text, timestamptz, text), odin.repeat_job(bigint, integer, text, timestamptz) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.approve_job(bigint, text, boolean), odin.reject_job(bigint, text, boolean), odin.update_job, odin.hold_job(bigint, boolean, text), odin.move_job(bigint, text, bigint), odin.batch_job,
   odin.bulk_update_jobs(bigint[], text, text, text) TO odin_operator;
-$odin_file_60$::text)
-, ('api'::text, 'api/44_alerts.sql'::text, $odin_file_61$-- Alerts for people and agents: list, read, dismiss, preferences.
+$odin_file_61$::text)
+, ('api'::text, 'api/44_alerts.sql'::text, $odin_file_62$-- Alerts for people and agents: list, read, dismiss, preferences.
 
 CREATE OR REPLACE FUNCTION odin.list_alerts(severity text DEFAULT NULL, unread_only boolean DEFAULT false, type text DEFAULT NULL, include_dismissed boolean DEFAULT false, "limit" integer DEFAULT 50, cursor text DEFAULT NULL)
 RETURNS SETOF odin.alert_view
@@ -8529,8 +8955,8 @@ END $f$;
 COMMENT ON FUNCTION odin.set_alert_preference(text, boolean, boolean, boolean, numeric, boolean) IS 'Sets how you get one kind of alert, and its threshold (spool_low in grams, bed_cooled in degrees C). for_everybody sets the org''s default; in_app false there switches the kind off.';
 GRANT EXECUTE ON FUNCTION odin.list_alerts(text, boolean, text, boolean, integer, text), odin.list_alert_preferences() TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.mark_alert_read(bigint), odin.dismiss_alert(bigint), odin.set_alert_preference(text, boolean, boolean, boolean, numeric, boolean) TO odin_operator;
-$odin_file_61$::text)
-, ('api'::text, 'api/45_resources.sql'::text, $odin_file_62$-- What an agent can read by address, and the prompts of the farm's daily work.
+$odin_file_62$::text)
+, ('api'::text, 'api/45_resources.sql'::text, $odin_file_63$-- What an agent can read by address, and the prompts of the farm's daily work.
 -- Resources answer with the caller's own rows; a prompt only says what to do, it does nothing itself.
 
 CREATE OR REPLACE FUNCTION odin.resource_printer(id text) RETURNS jsonb
@@ -8549,10 +8975,18 @@ COMMENT ON FUNCTION odin.resource_job(text) IS 'One job with its order, printer 
 
 CREATE OR REPLACE FUNCTION odin.resource_order(id text) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $f$
+DECLARE
+  answer jsonb;
 BEGIN
-  RETURN CASE WHEN id ~ '^[0-9]{1,18}$' THEN (SELECT to_jsonb(v.*) || jsonb_build_object('jobs',
-      (SELECT coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'item_name', j.item_name, 'status', j.status) ORDER BY j.id), '[]') FROM odin.job_view j WHERE j.order_id = v.id))
-    FROM odin.order_view v WHERE v.id = resource_order.id::bigint) END;
+  IF id !~ '^[0-9]{1,18}$' THEN RETURN NULL; END IF;
+  IF odin._reads_orders() THEN
+    SELECT to_jsonb(v.*) INTO answer FROM odin.order_view v WHERE v.id = resource_order.id::bigint;
+  ELSE
+    SELECT to_jsonb(v.*) INTO answer FROM odin.customer_order_view v WHERE v.id = resource_order.id::bigint;
+  END IF;
+  -- The jobs by the view that staff and customers both read.
+  RETURN answer || jsonb_build_object('jobs',
+    (SELECT coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'item_name', j.item_name, 'status', j.status) ORDER BY j.id), '[]') FROM odin.order_job_view j WHERE j.order_id = resource_order.id::bigint));
 END $f$;
 COMMENT ON FUNCTION odin.resource_order(text) IS 'One order with its jobs.';
 
@@ -8658,8 +9092,8 @@ COMMENT ON FUNCTION odin.prompt_quote_part(text, text) IS 'A quote for a part: c
 GRANT EXECUTE ON FUNCTION odin.resource_printer(text), odin.resource_job(text), odin.resource_order(text), odin.resource_spool(text), odin.complete_printer(text), odin.complete_waiting_job(text), odin.complete_any_job(text), odin.complete_model(text),
   odin.complete_order(text), odin.complete_spool(text), odin.prompt_morning_check(), odin.prompt_why_waiting(text), odin.prompt_plan_week(text), odin.prompt_clear_beds(), odin.prompt_quote_part(text, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.resource_errors(), odin.resource_guide(), odin.resource_order(text) TO odin_viewer, odin_customer;
-$odin_file_62$::text)
-, ('api'::text, 'api/45_spools.sql'::text, $odin_file_63$-- Verbs on filament: library, spools, loading, weighing, using, correcting, reserving. Grams outside, milligrams inside.
+$odin_file_63$::text)
+, ('api'::text, 'api/45_spools.sql'::text, $odin_file_64$-- Verbs on filament: library, spools, loading, weighing, using, correcting, reserving. Grams outside, milligrams inside.
 
 CREATE OR REPLACE FUNCTION odin.list_spools(filament_type text DEFAULT NULL, available_only boolean DEFAULT false, low_only boolean DEFAULT false, printer_id bigint DEFAULT NULL, "limit" integer DEFAULT 100, cursor text DEFAULT NULL)
 RETURNS SETOF odin.spool_view
@@ -8952,8 +9386,8 @@ COMMENT ON FUNCTION odin.reserve_spool(bigint, bigint, numeric) IS 'Promises gra
 GRANT EXECUTE ON FUNCTION odin.list_spools(text, boolean, boolean, bigint, integer, text), odin.get_spool(bigint), odin.list_filaments(text, text, integer, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.save_filament, odin.add_spool, odin.update_spool, odin.assign_spool(bigint, bigint, integer, integer, boolean), odin.unload_spool(bigint, text), odin.consume_spool(bigint, numeric, bigint, text, boolean),
   odin.weigh_spool(bigint, numeric, numeric), odin.correct_usage(bigint, numeric, bigint, text), odin.reserve_spool(bigint, bigint, numeric) TO odin_operator;
-$odin_file_63$::text)
-, ('api'::text, 'api/46_maintenance.sql'::text, $odin_file_64$-- Verbs on upkeep: what is due, done, changed; nozzles.
+$odin_file_64$::text)
+, ('api'::text, 'api/46_maintenance.sql'::text, $odin_file_65$-- Verbs on upkeep: what is due, done, changed; nozzles.
 
 CREATE OR REPLACE FUNCTION odin.list_maintenance_tasks(overdue_only boolean DEFAULT false, printer_id bigint DEFAULT NULL, due text DEFAULT NULL, "limit" integer DEFAULT 200, cursor text DEFAULT NULL)
 RETURNS SETOF odin.maintenance_status
@@ -9047,8 +9481,8 @@ END $f$;
 COMMENT ON FUNCTION odin.change_nozzle(bigint, numeric, text, integer) IS 'Records a nozzle change on a printer; matching uses diameter and type from now on, and the old one''s life is kept.';
 GRANT EXECUTE ON FUNCTION odin.list_maintenance_tasks(boolean, bigint, text, integer, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.complete_maintenance(bigint, bigint, text, numeric, integer, text, timestamptz), odin.save_maintenance_task, odin.change_nozzle(bigint, numeric, text, integer) TO odin_operator;
-$odin_file_64$::text)
-, ('api'::text, 'api/47_customers_own.sql'::text, $odin_file_65$-- What a customer's own login may ask: the state of what it ordered, its quotes and its bills. Rows are kept apart by row-level access; columns
+$odin_file_65$::text)
+, ('api'::text, 'api/47_customers_own.sql'::text, $odin_file_66$-- What a customer's own login may ask: the state of what it ordered, its quotes and its bills. Rows are kept apart by row-level access; columns
 -- that are the farm's own business (cost, printers, people) are not shown here.
 
 CREATE OR REPLACE VIEW odin.order_job_view WITH (security_invoker = true) AS
@@ -9080,8 +9514,8 @@ $f$;
 GRANT EXECUTE ON FUNCTION odin.list_order_jobs(bigint, text, integer, text) TO odin_viewer, odin_customer;
 GRANT EXECUTE ON FUNCTION odin._org_name(bigint) TO odin_viewer, odin_customer;
 GRANT EXECUTE ON FUNCTION odin._job_states(text), odin.list_quotes(text, bigint, integer, text), odin.list_invoices(text, bigint, integer, text), odin.invoice_html(bigint) TO odin_customer;
-$odin_file_65$::text)
-, ('api'::text, 'api/47_orders.sql'::text, $odin_file_66$-- Orders: made, imported once, changed with their jobs reconciled, cancelled, shipped. Lock order: parts by id, then jobs, lines, order.
+$odin_file_66$::text)
+, ('api'::text, 'api/47_orders.sql'::text, $odin_file_67$-- Orders: made, imported once, changed with their jobs reconciled, cancelled, shipped. Lock order: parts by id, then jobs, lines, order.
 
 -- A line with the pieces it needs. Jobs queue themselves from the parts (21_orders.sql).
 CREATE OR REPLACE FUNCTION odin._add_line(ord bigint, item jsonb, use_stock boolean, held boolean) RETURNS bigint
@@ -9168,20 +9602,38 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.create_order IS 'Takes an order: lines of product_id or model_id with quantity. Finished pieces in stock are used first (use_stock), the rest is queued as jobs at once. hold queues them on hold.';
 
+-- Does the caller read orders as staff do? A customer's own login has its own view of them.
+CREATE OR REPLACE FUNCTION odin._reads_orders() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT has_table_privilege('odin.order_view', 'SELECT');
+$f$;
+
 -- An order in full; definer verbs answer with it, get_order reads it as the caller.
 CREATE OR REPLACE FUNCTION odin._order_answer(ord bigint) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT to_jsonb(v) || jsonb_build_object('order_id', v.id,
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  answer jsonb;
+  due timestamptz;
+  made jsonb := '{}';
+BEGIN
+  IF odin._reads_orders() THEN
+    SELECT to_jsonb(v), v.due_date INTO answer, due FROM odin.order_view v WHERE v.id = ord;
+    SELECT coalesce(jsonb_object_agg(p.id, jsonb_build_object('scrapped', p.scrapped, 'to_stock', p.to_stock)), '{}') INTO made
+      FROM odin.order_parts p JOIN odin.order_lines l ON l.id = p.order_line_id WHERE l.order_id = ord;
+  ELSE
+    SELECT to_jsonb(v), v.due_date INTO answer, due FROM odin.customer_order_view v WHERE v.id = ord;
+  END IF;
+  IF answer IS NULL THEN RETURN NULL; END IF;
+  RETURN answer || jsonb_build_object('order_id', ord,
     'lines', (SELECT coalesce(jsonb_agg(jsonb_build_object('order_line_id', l.id, 'line_no', l.line_no, 'product_id', l.product_id, 'model_id', l.model_id, 'description', l.description, 'quantity', l.quantity, 'fulfilled_quantity', l.fulfilled,
-        'shipped_quantity', l.shipped, 'is_fulfilled', l.fulfilled >= l.quantity, 'unit_price', l.unit_price, 'subtotal', round(l.quantity * l.unit_price, 2), 'status', l.status, 'due_date', coalesce(l.due_at, v.due_date), 'external_line_id', l.external_line_id,
-        'parts', (SELECT coalesce(jsonb_agg(jsonb_build_object('part_id', p.id, 'model_id', p.model_id, 'ordered', p.ordered, 'from_stock', p.from_stock, 'waived', p.waived, 'queued', p.queued, 'in_flight', p.in_flight, 'good', p.good,
-                    'scrapped', p.scrapped, 'to_stock', p.to_stock) ORDER BY p.id), '[]') FROM odin.order_parts p WHERE p.order_line_id = l.id)) ORDER BY l.line_no), '[]')
-        FROM odin.order_lines l WHERE l.order_id = v.id),
-    'jobs_total', (SELECT count(*) FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id WHERE l.order_id = v.id),
-    'jobs_complete', (SELECT count(*) FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id WHERE l.order_id = v.id AND j.status = 'completed'),
-    'invoice', (SELECT jsonb_build_object('invoice_id', i.id, 'invoice_number', i.invoice_number, 'status', i.status, 'total', i.total) FROM odin.invoices i WHERE i.order_id = v.id AND i.status <> 'void'))
-    FROM odin.order_view v WHERE v.id = ord;
-$f$;
+        'shipped_quantity', l.shipped, 'is_fulfilled', l.fulfilled >= l.quantity, 'unit_price', l.unit_price, 'subtotal', round(l.quantity * l.unit_price, 2), 'status', l.status, 'due_date', coalesce(l.due_at, due), 'external_line_id', l.external_line_id,
+        'parts', (SELECT coalesce(jsonb_agg(jsonb_build_object('part_id', p.id, 'model_id', p.model_id, 'ordered', p.ordered, 'from_stock', p.from_stock, 'waived', p.waived, 'queued', p.queued, 'in_flight', p.in_flight, 'good', p.good)
+                    || coalesce(made->p.id::text, '{}') ORDER BY p.id), '[]') FROM odin.order_parts p WHERE p.order_line_id = l.id)) ORDER BY l.line_no), '[]')
+        FROM odin.order_lines l WHERE l.order_id = ord),
+    'jobs_total', (SELECT count(*) FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id WHERE l.order_id = ord),
+    'jobs_complete', (SELECT count(*) FROM odin.jobs j JOIN odin.order_lines l ON l.id = j.order_line_id WHERE l.order_id = ord AND j.status = 'completed'),
+    'invoice', (SELECT jsonb_build_object('invoice_id', i.id, 'invoice_number', i.invoice_number, 'status', i.status, 'total', i.total) FROM odin.invoices i WHERE i.order_id = ord AND i.status <> 'void'));
+END $f$;
 
 CREATE OR REPLACE FUNCTION odin.get_order(order_id bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
@@ -9208,7 +9660,13 @@ BEGIN
         AND (list_orders.customer_id IS NULL OR y.customer_id = list_orders.customer_id) AND (due_before IS NULL OR y.due_at < due_before)
         AND (list_orders.search IS NULL OR strpos(lower(concat_ws(' ', y.order_number, y.external_id, c.name, c.email, y.tracking_number)), lower(list_orders.search)) > 0)
       ORDER BY y.org_id, y.status, y.id DESC LIMIT list_orders."limit") x ORDER BY x.id DESC LIMIT list_orders."limit");
-  RETURN QUERY SELECT v.* FROM odin.order_view v WHERE v.id = ANY (ids) ORDER BY v.id DESC;
+  IF odin._reads_orders() THEN
+    RETURN QUERY SELECT v.* FROM odin.order_view v WHERE v.id = ANY (ids) ORDER BY v.id DESC;
+  ELSE
+    RETURN QUERY SELECT v.id, v.order_number, v.status, v.customer_id, v.customer_name, v.channel, v.external_id, v.priority, v.order_date, v.due_date, v.shipped_date, v.carrier, v.tracking_number, v.total_items, v.fulfilled_items,
+        v.subtotal, v.total, v.currency, v.shipping_charged, NULL::numeric(14,2), NULL::numeric(14,2), NULL::numeric(14,2), v.discount, v.tax_pct, NULL::numeric(10,2), NULL::text, NULL::text, v.org_id, v.created_at, v.updated_at
+      FROM odin.customer_order_view v WHERE v.id = ANY (ids) ORDER BY v.id DESC;
+  END IF;
 END $f$;
 COMMENT ON FUNCTION odin.list_orders(text, bigint, text, timestamptz, integer, text) IS 'Lists orders, newest first. status_filter: pending, in_progress, partial, fulfilled, shipped, cancelled; open = not finished, completed = fulfilled or shipped. search looks in number, customer and tracking.';
 
@@ -9469,12 +9927,12 @@ BEGIN
   RETURN c;
 END $f$;
 COMMENT ON FUNCTION odin.save_customer IS 'Adds a customer, or changes one when customer_id is given. What you leave out stays.';
-GRANT EXECUTE ON FUNCTION odin._order_answer(bigint) TO odin_viewer, odin_customer;
+GRANT EXECUTE ON FUNCTION odin._order_answer(bigint), odin._reads_orders() TO odin_viewer, odin_customer;
 GRANT EXECUTE ON FUNCTION odin.get_order(bigint), odin.list_orders(text, bigint, text, timestamptz, integer, text) TO odin_viewer, odin_customer;
 GRANT EXECUTE ON FUNCTION odin.list_customers(text, integer, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_order, odin.update_order, odin.update_order_line, odin.cancel_order(bigint, text), odin.ship_order(bigint, text, text, numeric, boolean), odin.import_order, odin.save_customer TO odin_operator;
-$odin_file_66$::text)
-, ('api'::text, 'api/48_catalog.sql'::text, $odin_file_67$-- Verbs on what can be made and on the machines: models and revisions, products, consumables, finished stock, printers, blackout hours.
+$odin_file_67$::text)
+, ('api'::text, 'api/48_catalog.sql'::text, $odin_file_68$-- Verbs on what can be made and on the machines: models and revisions, products, consumables, finished stock, printers, blackout hours.
 
 CREATE OR REPLACE VIEW odin.model_view WITH (security_invoker = true) AS
 SELECT m.id, m.name, m.sku, m.category, m.is_active, m.is_favorite, m.customer_id, r.id AS current_revision_id, r.revision, r.pieces_per_plate AS quantity_per_bed, round(r.seconds / 3600.0, 3) AS build_time_hours,
@@ -9734,8 +10192,8 @@ COMMENT ON FUNCTION odin.adjust_stock(bigint, integer, text) IS 'Corrects finish
 GRANT EXECUTE ON FUNCTION odin._material_list(jsonb, text, numeric, text), odin._add_revision(bigint, integer, numeric, jsonb, jsonb) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.list_models(text, text, boolean, integer, text), odin.get_model(bigint), odin.list_products(text, integer, text), odin.list_consumables(boolean, text, integer, text), odin.list_stock(integer, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_model, odin.add_model_revision, odin.update_model, odin.save_product, odin.save_consumable, odin.adjust_consumable(bigint, text, numeric, text), odin.adjust_stock(bigint, integer, text) TO odin_operator;
-$odin_file_67$::text)
-, ('api'::text, 'api/48_deletions.sql'::text, $odin_file_68$-- Taking things away: what was never used is deleted, what has a history is archived, and the answer says which. Orders, jobs and quotes end by
+$odin_file_68$::text)
+, ('api'::text, 'api/48_deletions.sql'::text, $odin_file_69$-- Taking things away: what was never used is deleted, what has a history is archived, and the answer says which. Orders, jobs and quotes end by
 -- their own verbs (cancel_order, cancel_job, set_quote); ledgers and logs never end.
 
 CREATE OR REPLACE FUNCTION odin.delete_item(kind text, id bigint) RETURNS jsonb
@@ -9784,8 +10242,8 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.delete_item(text, bigint) IS 'Takes a printer, model, product, customer, spool, filament, consumable or maintenance task away: deleted for good when nothing refers to it, else archived (its history stays; the update and save tools bring it back). Orders and jobs are cancelled instead.';
 GRANT EXECUTE ON FUNCTION odin.delete_item(text, bigint) TO odin_operator;
-$odin_file_68$::text)
-, ('api'::text, 'api/49_printers.sql'::text, $odin_file_69$-- Verbs on machines as things one owns: add, change, hold, retire, blackout hours. What a machine does is none of this file's business.
+$odin_file_69$::text)
+, ('api'::text, 'api/49_printers.sql'::text, $odin_file_70$-- Verbs on machines as things one owns: add, change, hold, retire, blackout hours. What a machine does is none of this file's business.
 
 CREATE OR REPLACE FUNCTION odin.create_printer(name text, model text DEFAULT NULL, protocol text DEFAULT 'virtual', address text DEFAULT NULL, slot_count integer DEFAULT 1, group_name text DEFAULT NULL, tags text[] DEFAULT '{}', nickname text DEFAULT NULL, location text DEFAULT NULL,
   bed_x_mm numeric DEFAULT NULL, bed_y_mm numeric DEFAULT NULL, bed_z_mm numeric DEFAULT NULL, nozzle_mm numeric DEFAULT 0.4, nozzle_type text DEFAULT 'brass', plate_surface text DEFAULT NULL, watts numeric DEFAULT NULL, price numeric DEFAULT NULL, life_hours integer DEFAULT NULL,
@@ -9874,8 +10332,8 @@ END $f$;
 COMMENT ON FUNCTION odin.save_blackout IS 'Sets hours in which no print may start: every day from_time to until_time (over midnight too, in the org''s time zone; days 1 = Monday), or once from_at to until_at. For one printer or all. remove true takes one away.';
 GRANT EXECUTE ON FUNCTION odin._in_blackout(odin.blackouts, timestamptz), odin.list_blackouts() TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_printer, odin.update_printer, odin.hold_printer(bigint, boolean, text), odin.save_blackout TO odin_operator;
-$odin_file_69$::text)
-, ('api'::text, 'api/49_rest.sql'::text, $odin_file_70$-- What a person does over HTTP with his own database login: keys and waiting calls. Each act is the SQL function he
+$odin_file_70$::text)
+, ('api'::text, 'api/49_rest.sql'::text, $odin_file_71$-- What a person does over HTTP with his own database login: keys and waiting calls. Each act is the SQL function he
 -- could call himself, under the role he has; nothing here gives a right, and no key and no gateway login gets in.
 
 -- A list of texts out of JSON, or the refusal that names the field.
@@ -9955,7 +10413,7 @@ BEGIN
     WHEN 'list_consents' THEN
       PERFORM odin._person_known(a, 'state');
       RETURN jsonb_build_object('consents', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.id), '[]') FROM (
-        SELECT c.id, c.state, c.role_name, c.key_id, c.tool, c.arguments, c.preview, c.reason, c.asked_at, c.expires_at, c.decided_by, c.decided_via, c.decided_at
+        SELECT c.id, c.state, c.role_name, c.key_id, c.tool, c.arguments, c.why, c.preview, c.reason, c.asked_at, c.expires_at, c.decided_by, c.decided_via, c.decided_at
           FROM odin.consents c WHERE c.state = coalesce(odin._person_text(a, 'state'), 'pending') ORDER BY c.id DESC LIMIT 500) x));
     WHEN 'approve_call' THEN
       PERFORM odin._person_known(a, 'id', 'minutes');
@@ -9990,8 +10448,8 @@ COMMENT ON FUNCTION odin.person_call(text, jsonb) IS 'For the REST face, on a pe
 
 GRANT EXECUTE ON FUNCTION odin.person_call(text, jsonb), odin._person_act(text, jsonb), odin._person_text(jsonb, text), odin._person_texts(jsonb, text), odin._person_number(jsonb, text, bigint, bigint), odin._person_known(jsonb, text[]),
   odin._person_error(jsonb) TO odin_viewer, odin_customer;
-$odin_file_70$::text)
-, ('api'::text, 'api/49_settings.sql'::text, $odin_file_71$-- An org's own rules: approval, automatic start, attempts, currency, time zone. Switches live in odin.orgs.settings; this is the checked way to them.
+$odin_file_71$::text)
+, ('api'::text, 'api/49_settings.sql'::text, $odin_file_72$-- An org's own rules: approval, automatic start, attempts, currency, time zone. Switches live in odin.orgs.settings; this is the checked way to them.
 
 CREATE OR REPLACE FUNCTION odin.get_settings() RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -10024,8 +10482,8 @@ END $f$;
 COMMENT ON FUNCTION odin.set_settings(text, boolean, integer, integer, integer, text, text) IS 'Changes the rules of your org (administrators). require_job_approval: false, true (viewers'' jobs wait for approval) or all (everybody''s but administrators''). auto_dispatch: printers set to it may start the next job by themselves. What you leave out stays.';
 GRANT EXECUTE ON FUNCTION odin.get_settings() TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.set_settings(text, boolean, integer, integer, integer, text, text) TO odin_admin;
-$odin_file_71$::text)
-, ('api'::text, 'api/50_commands.sql'::text, $odin_file_72$-- The life of a command: claimed by the sidecar that holds the printer, sent at most once, ended with what the printer said.
+$odin_file_72$::text)
+, ('api'::text, 'api/50_commands.sql'::text, $odin_file_73$-- The life of a command: claimed by the sidecar that holds the printer, sent at most once, ended with what the printer said.
 -- Every function of a worker names its lease by (holder, fence); with an old one nothing changes. No caller may edit a command.
 
 CREATE OR REPLACE FUNCTION odin._command_changed() RETURNS trigger
@@ -10142,6 +10600,10 @@ BEGIN
       UPDATE odin.runs r SET status = 'unknown' WHERE r.id = c.run_id AND r.status IN ('claimed', 'starting');
     ELSIF odin._release_run(c.run_id) AND outcome = 'failed' THEN
       PERFORM odin._alert(c.org_id, 'queue_failed_start', format('%s could not be started', (SELECT j.name FROM odin.runs r JOIN odin.jobs j ON j.id = r.job_id WHERE r.id = c.run_id)), problem->>'detail', printer => c.printer_id, run => c.run_id);
+      -- What the farm itself refused says nothing about the machine.
+      IF problem->>'code' NOT IN ('cancelled', 'invalid_state_transition', 'not_ready', 'bed_not_clear', 'printer_not_ready') THEN
+        PERFORM odin._auto_off(c.printer_id, format('Run %s could not be started: %s', c.run_id, problem->>'detail'), c.run_id);
+      END IF;
     END IF;
   ELSIF c.verb = 'stop' AND outcome = 'done' AND c.run_id IS NOT NULL THEN
     PERFORM odin._run_stopped(c.run_id, (said->>'progress')::numeric, c.arguments->>'reason');
@@ -10229,7 +10691,7 @@ DECLARE
 BEGIN
   SELECT * INTO p FROM odin._principal(credential, options);
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  SELECT * INTO c FROM odin.commands x WHERE x.id = command_id AND x.org_id IN (SELECT odin.orgs_of(p.role_name::name));
+  SELECT * INTO c FROM odin.commands x WHERE x.id = command_id AND x.org_id IN (SELECT odin.orgs_of((p.k).role_name::name));
   IF c.id IS NULL THEN
     RETURN jsonb_build_object('ok', false, 'error', odin._error('command_not_found', format('command_id: there is no command %s', command_id)));
   ELSIF c.state IN ('failed', 'cancelled') THEN
@@ -10256,8 +10718,8 @@ COMMENT ON FUNCTION odin.get_command(bigint) IS 'Shows what became of a command 
 GRANT EXECUTE ON FUNCTION odin.get_command(bigint) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.gateway_command(text, bigint, jsonb, jsonb) TO odin_gateway;
 GRANT EXECUTE ON FUNCTION odin.worker_claim_commands(text, integer), odin.worker_command_sending(bigint, text, bigint), odin.worker_command_ended(bigint, text, bigint, jsonb) TO odin_worker;
-$odin_file_72$::text)
-, ('api'::text, 'api/51_leases.sql'::text, $odin_file_73$-- Who talks to which printer: sidecars report in every few seconds, share the printers evenly and take over from those that fell silent.
+$odin_file_73$::text)
+, ('api'::text, 'api/51_leases.sql'::text, $odin_file_74$-- Who talks to which printer: sidecars report in every few seconds, share the printers evenly and take over from those that fell silent.
 -- The fence rises whenever a printer changes hands, so that what an earlier holder still says or sends counts for nothing.
 
 CREATE OR REPLACE FUNCTION odin.worker_lease_printers(holder text, lease_seconds integer, most integer, version text DEFAULT NULL) RETURNS jsonb
@@ -10353,8 +10815,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 $f$;
 COMMENT ON FUNCTION odin.worker_lease_anew(text, bigint) IS 'A sidecar starts over with a printer it holds (other settings): a new fence, and whatever was under way is looked at anew.';
 GRANT EXECUTE ON FUNCTION odin.worker_lease_anew(text, bigint) TO odin_worker;
-$odin_file_73$::text)
-, ('api'::text, 'api/52_reports.sql'::text, $odin_file_74$-- What printers report, one statement for all of a sidecar's printers per tick; and what follows when a state changes.
+$odin_file_74$::text)
+, ('api'::text, 'api/52_reports.sql'::text, $odin_file_75$-- What printers report, one statement for all of a sidecar's printers per tick; and what follows when a state changes.
 -- State is what the printer said. A print's end goes through odin.apply_finish, which does it once however often it is reported.
 
 CREATE OR REPLACE FUNCTION odin.worker_printer_reports(holder text, reports jsonb) RETURNS jsonb
@@ -10491,8 +10953,8 @@ END $f$;
 CREATE OR REPLACE TRIGGER odin_cleared AFTER UPDATE OF occupied ON odin.beds FOR EACH ROW WHEN (OLD.occupied AND NOT NEW.occupied) EXECUTE FUNCTION odin._bed_cleared();
 
 GRANT EXECUTE ON FUNCTION odin.worker_printer_reports(text, jsonb) TO odin_worker;
-$odin_file_74$::text)
-, ('api'::text, 'api/53_printer_control.sql'::text, $odin_file_75$-- Direct control of printers under the farm's own names, the same for every protocol: look, files, start a stored file, heat, home, move, G-code.
+$odin_file_75$::text)
+, ('api'::text, 'api/53_printer_control.sql'::text, $odin_file_76$-- Direct control of printers under the farm's own names, the same for every protocol: look, files, start a stored file, heat, home, move, G-code.
 -- Every check is made on what the printer last reported, so a preview looks at the real world and yet sends nothing. Motion and heat wait for rest.
 
 -- The printer meant: the one named, or the only one there is.
@@ -10526,12 +10988,27 @@ BEGIN
     LEFT JOIN odin.runs r ON r.printer_id = p.id AND r.status IN ('claimed','starting','printing','paused','unknown') WHERE p.id = printer;
 END $f$;
 
-CREATE OR REPLACE FUNCTION odin._needs_rest(now record, what text) RETURNS void
+CREATE OR REPLACE FUNCTION odin._needs_answer(now record) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   IF now.state IN ('offline', 'unknown') THEN
     PERFORM odin.fail('printer_unreachable', format('%s is %s%s', now.name, now.state, coalesce(': ' || now.said, '')), NULL, jsonb_build_object('printer_id', now.id));
-  ELSIF now.state NOT IN ('idle', 'finished', 'failed') THEN
+  END IF;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._needs_clear_bed(now record) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF now.occupied THEN
+    PERFORM odin.fail('bed_not_clear', format('something lies on the bed of %s', now.name), format('Take the print off, then call clear_bed with printer_id %s.', now.id), jsonb_build_object('printer_id', now.id));
+  END IF;
+END $f$;
+
+CREATE OR REPLACE FUNCTION odin._needs_rest(now record, what text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  PERFORM odin._needs_answer(now);
+  IF now.state NOT IN ('idle', 'finished', 'failed') THEN
     PERFORM odin.fail('printer_not_ready', format('%s reports %s; %s is refused meanwhile', now.name, now.state, what), NULL, jsonb_build_object('printer_id', now.id, 'state', now.state));
   END IF;
 END $f$;
@@ -10581,7 +11058,7 @@ BEGIN
   RETURN coalesce(found_one, jsonb_build_object('path', ltrim(btrim(path), '/')));
 END $f$;
 
-CREATE OR REPLACE FUNCTION odin.start_print(path text, printer_id bigint DEFAULT NULL) RETURNS jsonb
+CREATE OR REPLACE FUNCTION odin.start_print(path text, printer_id bigint DEFAULT NULL, plate integer DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 #variable_conflict use_variable
 DECLARE
@@ -10593,16 +11070,18 @@ BEGIN
   PERFORM odin._needs_rest(now, 'a new print');
   IF now.run_id IS NOT NULL THEN
     PERFORM odin.fail('printer_busy', format('run %s of the farm is on %s', now.run_id, now.name), NULL, jsonb_build_object('printer_id', now.id));
-  ELSIF now.occupied THEN
-    PERFORM odin.fail('bed_not_clear', format('something lies on the bed of %s', now.name), format('Take the print off, then call clear_bed with printer_id %s.', now.id), jsonb_build_object('printer_id', now.id));
-  ELSIF now.is_held THEN
+  END IF;
+  PERFORM odin._needs_clear_bed(now);
+  IF now.is_held THEN
     PERFORM odin.fail('not_ready', format('%s is held%s', now.name, coalesce(': ' || now.hold_reason, '')), NULL, jsonb_build_object('printer_id', now.id));
+  ELSIF plate > 1 AND (now.protocol <> 'bambu' OR file->>'path' !~* '\.3mf$') THEN
+    PERFORM odin.fail('not_supported', format('plate: %s on %s has one plate only; several are in .gcode.3mf files on Bambu Lab printers', file->>'path', now.name), 'Leave plate out.', jsonb_build_object('field', 'plate', 'printer_id', now.id));
   END IF;
   PERFORM odin.suggest('printer_status', jsonb_build_object('printer_id', now.id), 'watch it');
-  RETURN odin._control(now, 'print_file', jsonb_build_object('path', file->>'path', 'seconds', coalesce((file->>'estimated_print_time_s')::numeric, 60)),
-    format('select ''%s'' and begin printing it on the physical machine', file->>'path'), 'start_print') || '{"printing": false}';
+  RETURN odin._control(now, 'print_file', jsonb_strip_nulls(jsonb_build_object('path', file->>'path', 'seconds', coalesce((file->>'estimated_print_time_s')::numeric, 60), 'plate', plate)),
+    format('select ''%s''%s and begin printing it on the physical machine', file->>'path', CASE WHEN plate > 1 THEN format(', plate %s,', plate) ELSE '' END), 'start_print') || '{"printing": false}';
 END $f$;
-COMMENT ON FUNCTION odin.start_print(text, bigint) IS 'Starts a file that is already on the printer (see printer_files), without a job of the farm. Previews unless confirm is true: first show the preview to a person, and check that the bed is clear and the right filament is loaded. For jobs of the farm use start_job.';
+COMMENT ON FUNCTION odin.start_print(text, bigint, integer) IS 'Starts a file that is already on the printer (see printer_files), without a job of the farm. plate: which one of a sliced Bambu Lab file with several (1 unless said). Previews unless confirm is true: first show the preview to a person, and check that the bed is clear and the right filament is loaded. For jobs of the farm use start_job.';
 
 CREATE OR REPLACE FUNCTION odin.set_temperature(heater text, target integer, tool_index integer DEFAULT 0, printer_id bigint DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -10716,11 +11195,11 @@ END $f$;
 COMMENT ON FUNCTION odin.printer_files(bigint, integer) IS 'Lists the G-code files on a printer, newest first, as it last listed them (listed_at). Start one with start_print.';
 
 GRANT EXECUTE ON FUNCTION odin._one_printer(bigint, name), odin.printer_status(bigint), odin.printer_files(bigint, integer) TO odin_viewer;
-GRANT EXECUTE ON FUNCTION odin.start_print(text, bigint), odin.set_temperature(text, integer, integer, bigint), odin.home_printer(text[], bigint), odin.move_printer(numeric, numeric, numeric, numeric, bigint),
+GRANT EXECUTE ON FUNCTION odin.start_print(text, bigint, integer), odin.set_temperature(text, integer, integer, bigint), odin.home_printer(text[], bigint), odin.move_printer(numeric, numeric, numeric, numeric, bigint),
   odin.connect_printer(text, text, integer, bigint) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.printer_gcode(text[], bigint) TO odin_admin;
-$odin_file_75$::text)
-, ('api'::text, 'api/54_octoprint_names.sql'::text, $odin_file_76$-- The ten octoprint_* tools as PrintMCP's users know them: its arguments, ranges and answers, for a printer of any protocol.
+$odin_file_76$::text)
+, ('api'::text, 'api/54_octoprint_names.sql'::text, $odin_file_77$-- The ten octoprint_* tools as PrintMCP's users know them: its arguments, ranges and answers, for a printer of any protocol.
 -- Thin: the work is in 53_printer_control.sql, so both names obey the same checks.
 
 CREATE OR REPLACE FUNCTION odin.octoprint_get_status(printer_id bigint DEFAULT NULL) RETURNS jsonb
@@ -10776,11 +11255,10 @@ BEGIN
   IF target ~ '(^|/)\.\.?(/|$)' OR target ~ '[\\[:cntrl:]]' THEN
     PERFORM odin.fail('validation_failed', 'dest_path: a folder on the printer, without .. in it', NULL, '{"field":"dest_path"}');
   END IF;
-  IF now.state IN ('offline', 'unknown') THEN
-    PERFORM odin.fail('printer_unreachable', format('%s is %s%s', now.name, now.state, coalesce(': ' || now.said, '')), NULL, jsonb_build_object('printer_id', now.id));
-  ELSIF print_after_upload THEN
+  PERFORM odin._needs_answer(now);
+  IF print_after_upload THEN
     PERFORM odin._needs_rest(now, 'a new print');
-    IF now.occupied THEN PERFORM odin.fail('bed_not_clear', format('something lies on the bed of %s', now.name), format('Take the print off, then call clear_bed with printer_id %s.', now.id), jsonb_build_object('printer_id', now.id)); END IF;
+    PERFORM odin._needs_clear_bed(now);
   END IF;
   IF print_after_upload AND NOT print_it THEN
     PERFORM odin.would(jsonb_build_object('action', 'octoprint_upload_file', 'printer_id', now.id, 'server_path', target, 'print_after_upload', true));
@@ -10835,8 +11313,8 @@ COMMENT ON FUNCTION odin.octoprint_move(numeric, numeric, numeric, numeric, bigi
 GRANT EXECUTE ON FUNCTION odin.octoprint_get_status(bigint), odin.octoprint_list_files(integer, bigint), odin.octoprint_get_job(bigint) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.octoprint_connect(text, text, integer, bigint), odin.octoprint_upload_file(text, text, boolean, boolean, boolean, bigint), odin.octoprint_start_print(text, bigint), odin.octoprint_control_job(text, bigint),
   odin.octoprint_set_temperature(text, integer, integer, bigint), odin.octoprint_home(text[], bigint), odin.octoprint_move(numeric, numeric, numeric, numeric, bigint) TO odin_operator;
-$odin_file_76$::text)
-, ('api'::text, 'api/55_printer_secrets.sql'::text, $odin_file_77$-- Credentials of printers: write-only. They arrive sealed by the sidecar; the database can neither read nor use them. And the test of a printer.
+$odin_file_77$::text)
+, ('api'::text, 'api/55_printer_secrets.sql'::text, $odin_file_78$-- Credentials of printers: write-only. They arrive sealed by the sidecar; the database can neither read nor use them. And the test of a printer.
 
 CREATE OR REPLACE FUNCTION odin.set_printer_credentials(printer_id bigint, api_key text DEFAULT NULL, username text DEFAULT NULL, password text DEFAULT NULL, access_code text DEFAULT NULL, sealed text DEFAULT NULL, remove boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -10880,52 +11358,38 @@ COMMENT ON FUNCTION odin.test_printer(bigint) IS 'Tries to reach a printer and s
 
 GRANT EXECUTE ON FUNCTION odin.set_printer_credentials(bigint, text, text, text, text, text, boolean) TO odin_admin;
 GRANT EXECUTE ON FUNCTION odin.test_printer(bigint) TO odin_operator;
-$odin_file_77$::text)
-, ('api'::text, 'api/56_printer_extras.sql'::text, $odin_file_78$-- What some machines can do besides: light, fan, speed, leaving objects out. The same rules as for every direct command: preview unless confirmed,
+$odin_file_78$::text)
+, ('api'::text, 'api/56_printer_extras.sql'::text, $odin_file_79$-- What some machines can do besides: light, fan, speed, leaving objects out. The same rules as for every direct command: preview unless confirmed,
 -- checked against what the printer last reported, and never a word about success before the printer has accepted it.
 
-CREATE OR REPLACE FUNCTION odin._needs_answer(now record) RETURNS void
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+-- A setting that may be changed whenever the printer answers, also in the middle of a print. Its arguments stand in the answer too.
+CREATE OR REPLACE FUNCTION odin._set_machine(printer_id bigint, verb text, arguments jsonb, words text) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_variable
+DECLARE
+  now record;
 BEGIN
-  IF now.state IN ('offline', 'unknown') THEN
-    PERFORM odin.fail('printer_unreachable', format('%s is %s%s', now.name, now.state, coalesce(': ' || now.said, '')), NULL, jsonb_build_object('printer_id', now.id));
-  END IF;
+  now := odin._printer_now(odin._one_printer(printer_id));
+  PERFORM odin._needs_answer(now);
+  RETURN odin._control(now, verb, arguments, words, verb) || arguments;
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.set_light("on" boolean, printer_id bigint DEFAULT NULL) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-#variable_conflict use_variable
-DECLARE
-  now record;
-BEGIN
-  now := odin._printer_now(odin._one_printer(printer_id));
-  PERFORM odin._needs_answer(now);
-  RETURN odin._control(now, 'set_light', jsonb_build_object('on', "on"), CASE WHEN "on" THEN 'switch the light on' ELSE 'switch the light off' END, 'set_light') || jsonb_build_object('on', "on");
-END $f$;
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._set_machine(set_light.printer_id, 'set_light', jsonb_build_object('on', set_light."on"), CASE WHEN set_light."on" THEN 'switch the light on' ELSE 'switch the light off' END);
+$f$;
 COMMENT ON FUNCTION odin.set_light(boolean, bigint) IS 'Switches the light in a printer''s chamber on or off. Bambu Lab printers have one that the network can reach. Previews unless confirm is true.';
 
 CREATE OR REPLACE FUNCTION odin.set_fan(percent numeric, printer_id bigint DEFAULT NULL) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-#variable_conflict use_variable
-DECLARE
-  now record;
-BEGIN
-  now := odin._printer_now(odin._one_printer(printer_id));
-  PERFORM odin._needs_answer(now);
-  RETURN odin._control(now, 'set_fan', jsonb_build_object('percent', percent), format('set the part fan to %s %%', trim_scale(percent)), 'set_fan') || jsonb_build_object('percent', percent);
-END $f$;
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._set_machine(set_fan.printer_id, 'set_fan', jsonb_build_object('percent', set_fan.percent), format('set the part fan to %s %%', trim_scale(set_fan.percent)));
+$f$;
 COMMENT ON FUNCTION odin.set_fan(numeric, bigint) IS 'Sets the part cooling fan in percent, also while printing (the file may set it again). Previews unless confirm is true.';
 
 CREATE OR REPLACE FUNCTION odin.set_speed(percent numeric, printer_id bigint DEFAULT NULL) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-#variable_conflict use_variable
-DECLARE
-  now record;
-BEGIN
-  now := odin._printer_now(odin._one_printer(printer_id));
-  PERFORM odin._needs_answer(now);
-  RETURN odin._control(now, 'set_speed', jsonb_build_object('percent', percent), format('print at %s %% of the speed the file was sliced for', trim_scale(percent)), 'set_speed') || jsonb_build_object('percent', percent);
-END $f$;
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._set_machine(set_speed.printer_id, 'set_speed', jsonb_build_object('percent', set_speed.percent), format('print at %s %% of the speed the file was sliced for', trim_scale(set_speed.percent)));
+$f$;
 COMMENT ON FUNCTION odin.set_speed(numeric, bigint) IS 'Sets the print speed in percent of what the file was sliced for. Bambu Lab printers know 50, 100, 124 and 166: the nearest is taken. Previews unless confirm is true.';
 
 CREATE OR REPLACE FUNCTION odin.skip_objects(objects text[], printer_id bigint DEFAULT NULL) RETURNS jsonb
@@ -10948,8 +11412,8 @@ END $f$;
 COMMENT ON FUNCTION odin.skip_objects(text[], bigint) IS 'Leaves objects out of the running print, for good: one that came off the bed, say. Names as sliced with Klipper, numbers with OctoPrint, Duet and Bambu Lab. Previews unless confirm is true.';
 
 GRANT EXECUTE ON FUNCTION odin.set_light(boolean, bigint), odin.set_fan(numeric, bigint), odin.set_speed(numeric, bigint), odin.skip_objects(text[], bigint) TO odin_operator;
-$odin_file_78$::text)
-, ('api'::text, 'api/57_discovery.sql'::text, $odin_file_79$-- Finding printers in the network, and a picture from a printer's camera. A search proposes rows and adds none; a picture becomes a file of the store.
+$odin_file_79$::text)
+, ('api'::text, 'api/57_discovery.sql'::text, $odin_file_80$-- Finding printers in the network, and a picture from a printer's camera. A search proposes rows and adds none; a picture becomes a file of the store.
 
 CREATE OR REPLACE FUNCTION odin.discover_printers(seconds integer DEFAULT 6) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -11019,8 +11483,8 @@ COMMENT ON FUNCTION odin.worker_command_picture(bigint, text, bigint, jsonb) IS 
 
 GRANT EXECUTE ON FUNCTION odin.discover_printers(integer), odin.printer_snapshot(bigint) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.worker_command_picture(bigint, text, bigint, jsonb) TO odin_worker;
-$odin_file_79$::text)
-, ('api'::text, 'api/60_files.sql'::text, $odin_file_80$-- The file store at work: bytes come in chunks, are checked against their SHA-256, and become a file of one org.
+$odin_file_80$::text)
+, ('api'::text, 'api/60_files.sql'::text, $odin_file_81$-- The file store at work: bytes come in chunks, are checked against their SHA-256, and become a file of one org.
 -- Nobody reaches bytes without a row-level check of the file row, or a sealed ticket that such a check gave out.
 
 CREATE OR REPLACE FUNCTION odin._chunk_bytes() RETURNS int
@@ -11114,7 +11578,8 @@ BEGIN
   END IF;
   -- Two uploads of the same content: the later one waits here and finds the first.
   PERFORM pg_advisory_xact_lock(hashtextextended(b.org_id || _blob_store.sha256, 6001));
-  SELECT * INTO f FROM odin.files x WHERE x.org_id = b.org_id AND x.sha256 = _blob_store.sha256;
+  -- One that is being removed at this moment is waited for, and then not found.
+  SELECT * INTO f FROM odin.files x WHERE x.org_id = b.org_id AND x.sha256 = _blob_store.sha256 FOR UPDATE;
   duplicate := FOUND;
   IF duplicate THEN
     DELETE FROM odin_private.blobs x WHERE x.id = b.id;
@@ -11124,20 +11589,25 @@ BEGIN
     INSERT INTO odin.files(org_id, sha256, bytes, name, kind, blob_id, origin, created_by)
     VALUES (b.org_id, _blob_store.sha256, b.bytes, regexp_replace(clean, '^.*/', ''), odin._file_kind(clean), b.id, coalesce(_blob_store.origin, 'upload'), owner)
     RETURNING * INTO f;
+    PERFORM odin._plan_objects(b.org_id, f.id);
   END IF;
   INSERT INTO odin.file_names(org_id, path, file_id) VALUES (b.org_id, clean, f.id)
   ON CONFLICT ON CONSTRAINT file_names_pkey DO UPDATE SET file_id = excluded.file_id, created_at = now() WHERE file_names.file_id <> excluded.file_id;
   NOTIFY odin_resources;
 END $f$;
 
--- Bytes of a file from any place, at most 8 MiB at once.
+-- Bytes of a file from any place, at most 8 MiB at once. Those in an object store are out of reach here, and that is said.
 CREATE OR REPLACE FUNCTION odin._blob_read(blob bigint, "offset" bigint, length int) RETURNS bytea
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT coalesce(string_agg(CASE WHEN octet_length(c.data) = r.upto - r.fro AND r.fro = 0 THEN c.data ELSE substring(c.data FROM r.fro + 1 FOR r.upto - r.fro) END, ''::bytea ORDER BY c.n), '')
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  IF EXISTS (SELECT 1 FROM odin_private.objects o WHERE o.blob_id = blob AND o.state = 'kept') THEN
+    PERFORM odin.fail('file_outside', 'the bytes of this file are in the object store, out of SQL''s reach');
+  END IF;
+  RETURN (SELECT coalesce(string_agg(CASE WHEN octet_length(c.data) = r.upto - r.fro AND r.fro = 0 THEN c.data ELSE substring(c.data FROM r.fro + 1 FOR r.upto - r.fro) END, ''::bytea ORDER BY c.n), '')
     FROM odin_private.file_chunks c,
          LATERAL (SELECT greatest(0, "offset" - c.n::bigint * 1048576)::int AS fro, least(1048576, "offset" + least(length, 8388608) - c.n::bigint * 1048576)::int AS upto) r
-   WHERE c.blob_id = blob AND c.n BETWEEN "offset" / 1048576 AND ("offset" + least(length, 8388608) - 1) / 1048576 AND length > 0 AND "offset" >= 0;
-$f$;
+   WHERE c.blob_id = blob AND c.n BETWEEN "offset" / 1048576 AND ("offset" + least(length, 8388608) - 1) / 1048576 AND length > 0 AND "offset" >= 0);
+END $f$;
 
 -- The file somebody means: its SHA-256, its number, odin://files/SHA-256, or a name in the store (exact, else the newest that ends so).
 CREATE OR REPLACE FUNCTION odin._find_file(org bigint, wanted text, field text DEFAULT 'file') RETURNS odin.files
@@ -11220,8 +11690,8 @@ BEGIN
   RETURN n;
 END $f$;
 COMMENT ON FUNCTION odin._collect_files() IS 'Removes abandoned uploads and files that are past keep_until and unused; at most 20 of each per call.';
-$odin_file_80$::text)
-, ('api'::text, 'api/61_file_doors.sql'::text, $odin_file_81$-- The ways in and out of the file store for the sidecar: uploads and downloads of a key (gateway), bytes for tasks (worker).
+$odin_file_81$::text)
+, ('api'::text, 'api/61_file_doors.sql'::text, $odin_file_82$-- The ways in and out of the file store for the sidecar: uploads and downloads of a key (gateway), bytes for tasks (worker).
 -- Rights are those of the tools upload_file and get_file; bytes leave only for a sealed ticket.
 
 -- PUT /files: may this key put a file here? {"ok", "upload", "chunk_bytes", "max_bytes"}.
@@ -11234,18 +11704,18 @@ DECLARE
   state text; said text; detail text; hint text;
 BEGIN
   p := odin._principal(credential, options);
-  error := coalesce(p.error, odin._gate(odin._find_tool('finish_upload'), p.who, p.role_name, p.scopes, 'finish_upload', options));
+  error := coalesce(p.error, odin._gate(odin._find_tool('finish_upload'), p.who, (p.k).role_name, (p.k).scopes, 'finish_upload', options));
   IF error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', error); END IF;
-  SELECT m.org_id INTO org FROM odin._memberships(p.role_name::name) m WHERE m.customer_id IS NULL ORDER BY m.id LIMIT 1;
+  SELECT m.org_id INTO org FROM odin._memberships((p.k).role_name::name) m WHERE m.customer_id IS NULL ORDER BY m.id LIMIT 1;
   IF org IS NULL THEN
-    RETURN jsonb_build_object('ok', false, 'error', odin._error('permission_denied', format('%s belongs to no org', p.role_name)));
+    RETURN jsonb_build_object('ok', false, 'error', odin._error('permission_denied', format('%s belongs to no org', (p.k).role_name)));
   END IF;
   PERFORM odin._store_path(about->>'name');
-  RETURN jsonb_build_object('ok', true, 'upload', odin._blob_begin(org, p.role_name, (about->>'bytes')::bigint),
+  RETURN jsonb_build_object('ok', true, 'upload', odin._blob_begin(org, (p.k).role_name, (about->>'bytes')::bigint),
     'chunk_bytes', odin._chunk_bytes(), 'max_bytes', odin._max_file_bytes(org));
 EXCEPTION WHEN OTHERS THEN
   GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-  RETURN jsonb_build_object('ok', false, 'error', odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), coalesce(p.role_name, '')));
+  RETURN jsonb_build_object('ok', false, 'error', odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), coalesce((p.k).role_name, '')));
 END $f$;
 COMMENT ON FUNCTION odin.gateway_upload_begin(text, jsonb, jsonb) IS 'Opens an upload for a key: {"name", "bytes"?}. The tool finish_upload ends it.';
 
@@ -11257,11 +11727,11 @@ DECLARE
 BEGIN
   p := odin._principal(credential, '{}');
   IF p.error IS NOT NULL THEN RETURN jsonb_build_object('ok', false, 'error', p.error); END IF;
-  PERFORM odin._blob_append(upload, p.role_name, n, data);
+  PERFORM odin._blob_append(upload, (p.k).role_name, n, data);
   RETURN '{"ok": true}';
 EXCEPTION WHEN OTHERS THEN
   GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-  RETURN jsonb_build_object('ok', false, 'error', odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), coalesce(p.role_name, '')));
+  RETURN jsonb_build_object('ok', false, 'error', odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), coalesce((p.k).role_name, '')));
 END $f$;
 COMMENT ON FUNCTION odin.gateway_upload_chunk(text, bigint, int, bytea) IS 'The next chunk of an upload, numbered from 0.';
 
@@ -11272,7 +11742,7 @@ DECLARE
   p record;
 BEGIN
   p := odin._principal(credential, '{}');
-  DELETE FROM odin_private.blobs b WHERE b.id = upload AND b.role_name = p.role_name AND b.state = 'open';
+  DELETE FROM odin_private.blobs b WHERE b.id = upload AND b.role_name = (p.k).role_name AND b.state = 'open';
   RETURN jsonb_build_object('ok', FOUND);
 END $f$;
 COMMENT ON FUNCTION odin.gateway_upload_abort(text, bigint) IS 'Forgets an open upload of a key.';
@@ -11287,13 +11757,13 @@ BEGIN
   IF t IS NULL OR t->>'k' <> 'file' OR (t->>'x')::bigint < extract(epoch FROM clock_timestamp()) THEN
     RETURN jsonb_build_object('ok', false, 'error', odin._error('link_expired', 'this download link is too old or was altered'));
   END IF;
-  SELECT f.sha256, f.bytes, f.name, f.kind INTO file FROM odin.files f WHERE f.id = (t->>'f')::bigint AND left(f.sha256, 16) = t->>'s';
+  SELECT f.sha256, f.bytes, f.name, f.kind, odin._blob_object(f.blob_id) AS object INTO file FROM odin.files f WHERE f.id = (t->>'f')::bigint AND left(f.sha256, 16) = t->>'s';
   IF NOT FOUND THEN
     RETURN jsonb_build_object('ok', false, 'error', odin._error('file_not_found', 'the file is no longer there'));
   END IF;
-  RETURN jsonb_build_object('ok', true, 'sha256', file.sha256, 'bytes', file.bytes, 'name', file.name, 'kind', file.kind);
+  RETURN jsonb_build_object('ok', true, 'sha256', file.sha256, 'bytes', file.bytes, 'name', file.name, 'kind', file.kind, 'object', file.object);
 END $f$;
-COMMENT ON FUNCTION odin.gateway_file(text) IS 'The file a sealed ticket is for: hash, size and name.';
+COMMENT ON FUNCTION odin.gateway_file(text) IS 'The file a sealed ticket is for: hash, size, name, and its object where its bytes are outside.';
 
 CREATE OR REPLACE FUNCTION odin.gateway_file_read(ticket text, "offset" bigint, length int) RETURNS bytea
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -11309,10 +11779,10 @@ COMMENT ON FUNCTION odin.gateway_file_read(text, bigint, int) IS 'Bytes of the f
 -- Workers see all orgs: they carry the farm's own work.
 CREATE OR REPLACE FUNCTION odin.worker_file(sha256 text, org_id bigint DEFAULT NULL) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-  SELECT jsonb_build_object('sha256', f.sha256, 'bytes', f.bytes, 'name', f.name, 'kind', f.kind, 'facts', f.facts)
+  SELECT jsonb_build_object('sha256', f.sha256, 'bytes', f.bytes, 'name', f.name, 'kind', f.kind, 'facts', f.facts, 'object', odin._blob_object(f.blob_id))
     FROM odin.files f WHERE f.sha256 = worker_file.sha256 AND (worker_file.org_id IS NULL OR f.org_id = worker_file.org_id) ORDER BY f.id LIMIT 1;
 $f$;
-COMMENT ON FUNCTION odin.worker_file(text, bigint) IS 'Size, name and facts of a file by SHA-256; NULL if there is none. Give the org where it is known.';
+COMMENT ON FUNCTION odin.worker_file(text, bigint) IS 'Size, name and facts of a file by SHA-256, and its object where its bytes are outside; NULL if there is none. Give the org where it is known.';
 
 CREATE OR REPLACE FUNCTION odin.worker_read_file(sha256 text, "offset" bigint, length int, org_id bigint DEFAULT NULL) RETURNS bytea
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -11368,7 +11838,7 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.worker_finish(text, bigint, jsonb) IS 'Ends a task and stores the files it made, in one transaction. False: the fence is old, nothing was stored.';
 
--- What ends with a task beside its files: the facts of the file it read.
+-- What ends with a task beside its files: the facts of the file it read, the move of a file.
 CREATE OR REPLACE FUNCTION odin._task_effect(t odin.tasks, answer jsonb, made jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
@@ -11378,6 +11848,8 @@ BEGIN
            thumbnail_sha256 = coalesce(made#>>'{thumbnail,sha256}', x.thumbnail_sha256)
      WHERE x.id = (t.arguments->>'file_id')::bigint;
     UPDATE odin.files x SET keep_until = NULL WHERE x.org_id = t.org_id AND x.sha256 = made#>>'{thumbnail,sha256}' AND x.origin = 'thumbnail';
+  ELSIF t.kind = 'object' THEN
+    PERFORM odin._object_moved(t, answer);
   ELSIF t.kind = 'document' THEN
     PERFORM odin._document_read(t, answer);
   END IF;
@@ -11404,8 +11876,8 @@ GRANT EXECUTE ON FUNCTION odin.gateway_upload_begin(text, jsonb, jsonb), odin.ga
   odin.gateway_file(text), odin.gateway_file_read(text, bigint, int) TO odin_gateway;
 GRANT EXECUTE ON FUNCTION odin.worker_file(text, bigint), odin.worker_read_file(text, bigint, int, bigint), odin.worker_upload_begin(text, bigint, jsonb),
   odin.worker_upload_chunk(bigint, text, int, bytea), odin.worker_finish(text, bigint, jsonb) TO odin_worker;
-$odin_file_81$::text)
-, ('api'::text, 'api/62_file_tools.sql'::text, $odin_file_82$-- Tools on files: put a small one in, list, look at one, drop one; and the file as a resource.
+$odin_file_82$::text)
+, ('api'::text, 'api/62_file_tools.sql'::text, $odin_file_83$-- Tools on files: put a small one in, list, look at one, drop one; and the file as a resource.
 -- A tool never touches a disk: names are names inside the store.
 
 CREATE OR REPLACE FUNCTION odin._file_view(f odin.files) RETURNS jsonb
@@ -11414,7 +11886,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f
     'paths', (SELECT jsonb_agg(n.path ORDER BY n.path) FROM odin.file_names n WHERE n.org_id = f.org_id AND n.file_id = f.id),
     'license', f.license, 'author', f.author, 'source_url', f.source_url, 'made_from_sha256', f.made_from_sha256,
     'thumbnail_sha256', coalesce(f.thumbnail_sha256, (SELECT x.thumbnail_sha256 FROM odin.files x WHERE x.org_id = f.org_id AND x.sha256 = f.made_from_sha256)),
-    'facts_state', f.facts_state, 'facts', f.facts, 'facts_problem', f.facts_problem, 'created_by', f.created_by, 'created_at', f.created_at, 'keep_until', f.keep_until));
+    'facts_state', f.facts_state, 'facts', f.facts, 'facts_problem', f.facts_problem, 'created_by', f.created_by, 'created_at', f.created_at, 'keep_until', f.keep_until,
+    'stored_in', CASE WHEN odin._blob_object(f.blob_id) IS NULL THEN 'postgresql' ELSE 'object_store' END));
 $f$;
 
 CREATE OR REPLACE FUNCTION odin.upload_file(name text, content_base64 text, license text DEFAULT NULL, author text DEFAULT NULL, source_url text DEFAULT NULL) RETURNS jsonb
@@ -11527,8 +12000,8 @@ COMMENT ON FUNCTION odin.resource_file(text) IS 'A file of the store up to 2 MiB
 
 GRANT EXECUTE ON FUNCTION odin.list_files(text, text, int, text), odin.get_file(text), odin.resource_file(text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.upload_file(text, text, text, text, text), odin.finish_upload(bigint, text, text), odin.delete_file(text) TO odin_operator;
-$odin_file_82$::text)
-, ('api'::text, 'api/63_profiles.sql'::text, $odin_file_83$-- What slicers there are and the org's own profiles for them. Names and ranges of settings are checked before anything is sliced.
+$odin_file_83$::text)
+, ('api'::text, 'api/63_profiles.sql'::text, $odin_file_84$-- What slicers there are and the org's own profiles for them. Names and ranges of settings are checked before anything is sliced.
 
 -- A worker says what it found. Another worker with less must not take away what this one has: rows age instead.
 CREATE OR REPLACE FUNCTION odin.worker_publish_slicers(about jsonb) RETURNS boolean
@@ -11685,8 +12158,8 @@ COMMENT ON FUNCTION odin.orca_list_profiles(text, text) IS 'Lists OrcaSlicer''s 
 GRANT EXECUTE ON FUNCTION odin.worker_publish_slicers(jsonb) TO odin_worker;
 GRANT EXECUTE ON FUNCTION odin.list_slicer_profiles(text, text, boolean, int, text), odin.orca_list_profiles(text, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.save_slicer_profile(text, text, text, jsonb, text, text, numeric, text) TO odin_operator;
-$odin_file_83$::text)
-, ('api'::text, 'api/64_slicing.sql'::text, $odin_file_84$-- Tools that slice: they check everything that can be known, put the work on the list and return its handle.
+$odin_file_84$::text)
+, ('api'::text, 'api/64_slicing.sql'::text, $odin_file_85$-- Tools that slice: they check everything that can be known, put the work on the list and return its handle.
 -- The sidecar that carried the call waits for the end, or gives the client the task; nothing is sliced in here.
 
 -- Where a result goes: a name in the store, .gcode, never a path.
@@ -11893,8 +12366,8 @@ COMMENT ON FUNCTION odin.list_tasks(text, text, boolean, int, text) IS 'Lists ba
 GRANT EXECUTE ON FUNCTION odin.get_task(text), odin.list_tasks(text, text, boolean, int, text) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.cura_slice_model(text, text, float8, float8, boolean, text, float8, float8, text, text, text, jsonb, bigint),
   odin.prusa_slice_model(text, text, text, text, float8, float8, boolean, text, jsonb, bigint), odin.orca_slice_model(text, text, text, text, text, jsonb, bigint), odin.cancel_task(text) TO odin_operator;
-$odin_file_84$::text)
-, ('api'::text, 'api/65_models_from_files.sql'::text, $odin_file_85$-- From files to what jobs are made of: a look at a model before slicing, and a model with a revision from G-code.
+$odin_file_85$::text)
+, ('api'::text, 'api/65_models_from_files.sql'::text, $odin_file_86$-- From files to what jobs are made of: a look at a model before slicing, and a model with a revision from G-code.
 -- Grams and minutes come from the file; a figure nobody knows stays empty.
 
 CREATE OR REPLACE FUNCTION odin.inspect_model(file text, material text DEFAULT 'PLA', infill_percent float8 DEFAULT 20, layer_height_mm float8 DEFAULT 0.2, mm3_per_second float8 DEFAULT 8) RETURNS jsonb
@@ -12004,8 +12477,8 @@ $f$;
 
 GRANT EXECUTE ON FUNCTION odin.inspect_model(text, text, float8, float8, float8) TO odin_viewer;
 GRANT EXECUTE ON FUNCTION odin.create_model_from_file(text, text, bigint, int, text, bigint, text) TO odin_operator;
-$odin_file_85$::text)
-, ('api'::text, 'api/66_sources.sql'::text, $odin_file_86$-- Model sites and files from the web. A tool only says what it wants to know; a worker asks, through the egress rules of its sidecar.
+$odin_file_86$::text)
+, ('api'::text, 'api/66_sources.sql'::text, $odin_file_87$-- Model sites and files from the web. A tool only says what it wants to know; a worker asks, through the egress rules of its sidecar.
 -- A token goes in sealed and never comes out; what a site says about a design (licence, author, source) is kept with its files.
 
 CREATE OR REPLACE FUNCTION odin.set_source_token(source text, token text DEFAULT NULL, sealed text DEFAULT NULL, remove boolean DEFAULT false) RETURNS jsonb
@@ -12127,8 +12600,8 @@ GRANT EXECUTE ON FUNCTION odin.thingiverse_search_models(text, int, int), odin.t
 GRANT EXECUTE ON FUNCTION odin.thingiverse_download_model(bigint, bigint, boolean, text), odin.fetch_file(text, text, text, text, text) TO odin_operator;
 GRANT EXECUTE ON FUNCTION odin.set_source_token(text, text, text, boolean) TO odin_admin;
 GRANT EXECUTE ON FUNCTION odin.worker_source_secret(text, bigint, text) TO odin_worker;
-$odin_file_86$::text)
-, ('api'::text, 'api/67_readiness.sql'::text, $odin_file_87$-- What `odin-farm check` asks: how the farm stands, over all orgs, in counts and names. Never a secret, never an address.
+$odin_file_87$::text)
+, ('api'::text, 'api/67_readiness.sql'::text, $odin_file_88$-- What `odin-farm check` asks: how the farm stands, over all orgs, in counts and names. Never a secret, never an address.
 
 CREATE OR REPLACE FUNCTION odin.worker_readiness() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
@@ -12145,8 +12618,240 @@ $f$;
 COMMENT ON FUNCTION odin.worker_readiness() IS 'How the farm stands, for odin-farm check: versions, sidecars, printers that are not reached, waiting tasks, announced slicers, model sites with a token.';
 
 GRANT EXECUTE ON FUNCTION odin.worker_readiness() TO odin_worker;
-$odin_file_87$::text)
-, ('api'::text, 'api/80_bi.sql'::text, $odin_file_88$-- Facts and dimensions for dashboards. security_invoker: a reader sees the orgs he belongs to. A column once published keeps its name and meaning.
+$odin_file_88$::text)
+, ('api'::text, 'api/68_objects.sql'::text, $odin_file_89$-- Object storage at work: where the org's bucket is, what goes out, comes back or is removed, and the end of each move.
+-- Bytes leave PostgreSQL only in the transaction that records the object they were read back from.
+
+CREATE OR REPLACE FUNCTION odin._object_store(org bigint) RETURNS odin.object_stores
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT s FROM odin.object_stores s WHERE s.org_id = org AND s.is_current;
+$f$;
+
+-- What a sidecar needs to reach a bucket, key still sealed.
+CREATE OR REPLACE FUNCTION odin._object_way(store bigint) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT jsonb_build_object('endpoint', s.endpoint, 'bucket', s.bucket, 'region', s.region, 'path_style', s.path_style, 'sealed', x.sealed)
+    FROM odin.object_stores s JOIN odin_private.object_store_state x ON x.store_id = s.id WHERE s.id = store;
+$f$;
+
+-- Where the bytes of a blob are, if not here; NULL = here.
+CREATE OR REPLACE FUNCTION odin._blob_object(blob bigint) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT odin._object_way(o.store_id) || jsonb_build_object('key', o.key) FROM odin_private.objects o WHERE o.blob_id = blob AND o.state = 'kept';
+$f$;
+
+-- Puts files on the list of what goes out: one that just arrived, or all of an org that are large enough.
+CREATE OR REPLACE FUNCTION odin._plan_objects(org bigint, file bigint DEFAULT NULL) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  INSERT INTO odin_private.objects(store_id, blob_id, key, sha256, bytes)
+  SELECT s.id, f.blob_id, s.prefix || org || '/' || left(f.sha256, 2) || '/' || f.sha256 || '-' || odin._random_hex(4), f.sha256, f.bytes
+    FROM odin.object_stores s JOIN odin.files f ON f.org_id = s.org_id AND f.bytes >= s.min_file_mb * 1048576::bigint AND f.origin <> 'thumbnail'
+   WHERE s.org_id = org AND s.is_current AND s.mode = 'on' AND (file IS NULL OR f.id = file)
+  ON CONFLICT (blob_id) DO NOTHING;
+$f$;
+
+CREATE OR REPLACE FUNCTION odin.set_object_store(endpoint text DEFAULT NULL, bucket text DEFAULT NULL, region text DEFAULT NULL, prefix text DEFAULT NULL, path_style boolean DEFAULT NULL, mode text DEFAULT NULL,
+  min_file_mb int DEFAULT NULL, keep_removed_days int DEFAULT NULL, access_key text DEFAULT NULL, secret_key text DEFAULT NULL, sealed text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+#variable_conflict use_variable
+DECLARE
+  org bigint := odin._new_in('odin_admin');
+  was odin.object_stores;
+  s odin.object_stores;
+  key_kept text;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended(org::text, 6801));
+  was := odin._object_store(org);
+  endpoint := coalesce(endpoint, was.endpoint);
+  bucket := coalesce(bucket, was.bucket);
+  prefix := coalesce(prefix, was.prefix, '');
+  IF coalesce(access_key, secret_key) IS NOT NULL THEN
+    PERFORM odin.fail('validation_failed', 'access_key and secret_key must not reach the database in clear', 'Call this tool through a sidecar (MCP or REST) that has ODIN_SECRET_KEY; it seals them on the way.');
+  ELSIF sealed !~ '^sealed:v1:[A-Za-z0-9_-]{40,}$' THEN
+    PERFORM odin.fail('validation_failed', 'sealed: these are no keys sealed by a sidecar', NULL, '{"field":"sealed"}');
+  ELSIF endpoint IS NULL OR bucket IS NULL THEN
+    PERFORM odin.fail('validation_failed', format('%s: is required for the first object store', CASE WHEN endpoint IS NULL THEN 'endpoint' ELSE 'bucket' END),
+      'For example endpoint https://s3.eu-central-1.amazonaws.com, bucket my-farm, region eu-central-1, access_key and secret_key.', jsonb_build_object('field', CASE WHEN endpoint IS NULL THEN 'endpoint' ELSE 'bucket' END));
+  END IF;
+  -- A key opens for its endpoint only; so it may be taken over for another bucket there.
+  key_kept := coalesce(sealed, (SELECT x.sealed FROM odin_private.object_store_state x JOIN odin.object_stores o ON o.id = x.store_id WHERE o.org_id = org AND o.endpoint = set_object_store.endpoint ORDER BY x.set_at DESC LIMIT 1));
+  IF key_kept IS NULL THEN
+    PERFORM odin.fail('validation_failed', format('access_key and secret_key: are required, there are none yet for %s', endpoint), NULL, '{"field":"access_key"}');
+  END IF;
+  UPDATE odin.object_stores o SET is_current = false WHERE o.org_id = org AND o.is_current AND (o.endpoint, o.bucket, o.prefix) <> (set_object_store.endpoint, set_object_store.bucket, set_object_store.prefix);
+  INSERT INTO odin.object_stores AS o (org_id, endpoint, bucket, prefix, region, path_style, mode, min_file_mb, keep_removed_days)
+  VALUES (org, endpoint, bucket, prefix, coalesce(region, was.region, 'us-east-1'), coalesce(path_style, was.path_style, true), coalesce(mode, was.mode, 'on'), coalesce(min_file_mb, was.min_file_mb, 8), coalesce(keep_removed_days, was.keep_removed_days, 7))
+  ON CONFLICT ON CONSTRAINT object_stores_place_key DO UPDATE SET is_current = true, region = excluded.region, path_style = excluded.path_style, mode = excluded.mode, min_file_mb = excluded.min_file_mb, keep_removed_days = excluded.keep_removed_days
+  RETURNING * INTO s;
+  INSERT INTO odin_private.object_store_state AS x (store_id, sealed, set_by) VALUES (s.id, key_kept, odin.actor())
+  ON CONFLICT (store_id) DO UPDATE SET sealed = excluded.sealed, set_by = excluded.set_by, set_at = clock_timestamp(), problem = NULL, problem_at = NULL;
+  -- New keys are for every bucket at the endpoint: files may still be in an older one.
+  UPDATE odin_private.object_store_state x SET sealed = key_kept, problem = NULL, problem_at = NULL FROM odin.object_stores o WHERE o.id = x.store_id AND o.org_id = org AND o.endpoint = s.endpoint AND x.store_id <> s.id;
+  PERFORM odin._plan_objects(org);
+  PERFORM odin.would(jsonb_build_object('action', 'set_object_store', 'endpoint', s.endpoint, 'bucket', s.bucket, 'prefix', s.prefix, 'mode', s.mode));
+  RETURN odin.get_object_store();
+END $f$;
+COMMENT ON FUNCTION odin.set_object_store(text, text, text, text, boolean, text, int, int, text, text, text) IS 'Keeps the org''s larger files in an S3-compatible bucket instead of PostgreSQL, from now on and those it has; what you leave out stays as it is. mode back brings all files into PostgreSQL again, mode off moves and removes nothing. The keys are write-only: give endpoint, access_key and secret_key together. get_object_store shows how far it is.';
+
+CREATE OR REPLACE FUNCTION odin.get_object_store() RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  org bigint := odin._new_in('odin_admin');
+  s odin.object_stores := odin._object_store(org);
+BEGIN
+  IF s.id IS NULL THEN PERFORM odin.fail('object_store_missing', 'the org has no object store'); END IF;
+  RETURN (SELECT jsonb_build_object('endpoint', s.endpoint, 'bucket', s.bucket, 'prefix', s.prefix, 'region', s.region, 'path_style', s.path_style, 'mode', s.mode, 'min_file_mb', s.min_file_mb, 'keep_removed_days', s.keep_removed_days,
+      'has_key', true, 'key_set_by', x.set_by, 'key_set_at', x.set_at, 'problem', x.problem, 'problem_at', x.problem_at) FROM odin_private.object_store_state x WHERE x.store_id = s.id)
+    || (SELECT jsonb_build_object('files_outside', count(*) FILTER (WHERE o.state = 'kept' AND o.blob_id IS NOT NULL), 'bytes_outside', coalesce(sum(o.bytes) FILTER (WHERE o.state = 'kept' AND o.blob_id IS NOT NULL), 0),
+      'files_waiting', count(*) FILTER (WHERE o.state = 'waiting' AND o.blob_id IS NOT NULL), 'objects_to_remove', count(*) FILTER (WHERE o.blob_id IS NULL))
+          FROM odin_private.objects o JOIN odin.object_stores a ON a.id = o.store_id WHERE a.org_id = org)
+    || (SELECT jsonb_build_object('files', count(*), 'bytes', coalesce(sum(f.bytes), 0)) FROM odin.files f WHERE f.org_id = org);
+END $f$;
+COMMENT ON FUNCTION odin.get_object_store() IS 'Shows the org''s object store, never its keys: how many files and bytes are outside PostgreSQL, how many wait to be moved, and what is wrong, if anything.';
+
+-- For the clock: makes tasks of what is due. One sidecar at a time; a store in trouble is tried again by one task every five minutes, so that an outage does not fill the list of dead ones.
+CREATE OR REPLACE FUNCTION odin._move_objects() RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  s record;
+  o record;
+  t odin.tasks;
+  room bigint;
+  n int := 0;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(6802) THEN RETURN 0; END IF;
+  FOR s IN
+    SELECT a.id, a.org_id, a.is_current AND c.mode = 'on' AS out, NOT a.is_current OR c.mode = 'back' AS back, c.keep_removed_days, x.set_by, x.problem_at
+      FROM odin.object_stores a JOIN odin.object_stores c ON c.org_id = a.org_id AND c.is_current JOIN odin_private.object_store_state x ON x.store_id = a.id WHERE c.mode <> 'off' ORDER BY a.id
+  LOOP
+    room := CASE WHEN s.problem_at IS NULL THEN 50 WHEN s.problem_at < now() - interval '5 minutes' THEN 1 ELSE 0 END
+      - (SELECT count(*) FROM odin.tasks x WHERE x.org_id = s.org_id AND x.kind = 'object' AND x.state IN ('queued', 'working'));
+    CONTINUE WHEN room <= 0;
+    IF s.back THEN
+      UPDATE odin_private.objects x SET blob_id = NULL WHERE x.store_id = s.id AND x.state = 'waiting' AND x.blob_id IS NOT NULL;
+    END IF;
+    UPDATE odin_private.objects x SET free_at = now() WHERE x.store_id = s.id AND x.blob_id IS NULL AND x.free_at IS NULL;
+    FOR o IN
+      (SELECT x.id, 'remove' AS act, x.sha256, x.bytes FROM odin_private.objects x WHERE x.store_id = s.id AND x.blob_id IS NULL
+          AND x.free_at <= now() - CASE WHEN x.state = 'kept' THEN make_interval(days => s.keep_removed_days) ELSE interval '0' END AND odin._object_idle(x.task_id) ORDER BY x.id LIMIT room)
+      UNION ALL
+      (SELECT x.id, 'out', x.sha256, x.bytes FROM odin_private.objects x WHERE s.out AND x.store_id = s.id AND x.state = 'waiting' AND x.blob_id IS NOT NULL AND odin._object_idle(x.task_id) ORDER BY x.id LIMIT room)
+      UNION ALL
+      (SELECT x.id, 'back', x.sha256, x.bytes FROM odin_private.objects x WHERE s.back AND x.store_id = s.id AND x.state = 'kept' AND x.blob_id IS NOT NULL AND odin._object_idle(x.task_id) ORDER BY x.id LIMIT room)
+      LIMIT room
+    LOOP
+      t := odin._new_task('object', s.set_by, NULL, NULL, jsonb_build_object('object_id', o.id, 'act', o.act, 'sha256', o.sha256, 'bytes', o.bytes),
+        jsonb_build_object('priority', 80, 'max_attempts', 7, 'message', CASE o.act WHEN 'out' THEN 'moving a file to the object store' WHEN 'back' THEN 'bringing a file back' ELSE 'removing an object' END));
+      UPDATE odin.tasks x SET org_id = s.org_id WHERE x.id = t.id;
+      UPDATE odin_private.objects x SET task_id = t.id WHERE x.id = o.id;
+      n := n + 1;
+    END LOOP;
+  END LOOP;
+  RETURN n;
+END $f$;
+COMMENT ON FUNCTION odin._move_objects() IS 'Queues tasks for files that go to an object store or come back, and for objects nothing needs; at most 50 open ones per org.';
+
+-- Never two tasks for one object: so nothing is removed while somebody still sends it.
+CREATE OR REPLACE FUNCTION odin._object_idle(task text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT NOT EXISTS (SELECT 1 FROM odin.tasks t WHERE t.id = task AND t.state IN ('queued', 'working'));
+$f$;
+
+CREATE OR REPLACE FUNCTION odin._object_of(task_id text, task_fence bigint) RETURNS odin_private.objects
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  o odin_private.objects;
+BEGIN
+  SELECT x.* INTO o FROM odin_private.objects x JOIN odin.tasks t ON (t.arguments->>'object_id')::bigint = x.id
+   WHERE t.id = _object_of.task_id AND t.fence = _object_of.task_fence AND t.state = 'working' AND t.kind = 'object';
+  IF NOT FOUND THEN PERFORM odin.fail('task_lost', 'the task is not this worker''s any more'); END IF;
+  RETURN o;
+END $f$;
+
+-- What a worker needs for its move; "nothing": there is nothing left to do, or the store is off by now. Bytes of an earlier try to bring it back go first.
+CREATE OR REPLACE FUNCTION odin.worker_object(task_id text, task_fence bigint) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  o odin_private.objects := odin._object_of(task_id, task_fence);
+  act text := (SELECT t.arguments->>'act' FROM odin.tasks t WHERE t.id = task_id);
+BEGIN
+  IF act = 'back' AND o.state = 'kept' AND o.blob_id IS NOT NULL THEN
+    DELETE FROM odin_private.file_chunks c WHERE c.blob_id = o.blob_id;
+  END IF;
+  RETURN odin._object_way(o.store_id) || jsonb_build_object('key', o.key, 'sha256', o.sha256, 'bytes', o.bytes, 'upload_id', o.upload_id,
+    'nothing', (SELECT c.mode = 'off' FROM odin.object_stores a JOIN odin.object_stores c ON c.org_id = a.org_id AND c.is_current WHERE a.id = o.store_id)
+      OR CASE act WHEN 'out' THEN o.blob_id IS NULL OR o.state <> 'waiting' WHEN 'back' THEN o.blob_id IS NULL OR o.state <> 'kept' ELSE o.blob_id IS NOT NULL END);
+END $f$;
+COMMENT ON FUNCTION odin.worker_object(text, bigint) IS 'The object a task moves or removes, and the way to its bucket, with the sealed key.';
+
+CREATE OR REPLACE FUNCTION odin.worker_object_upload(task_id text, task_fence bigint, upload text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  o odin_private.objects := odin._object_of(task_id, task_fence);
+BEGIN
+  UPDATE odin_private.objects x SET upload_id = left(upload, 2000) WHERE x.id = o.id;
+  RETURN true;
+END $f$;
+COMMENT ON FUNCTION odin.worker_object_upload(text, bigint, text) IS 'Notes the upload in parts that was begun, so that whoever comes next can end it; NULL when it is over.';
+
+CREATE OR REPLACE FUNCTION odin.worker_object_chunk(task_id text, task_fence bigint, n int, data bytea) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  o odin_private.objects := odin._object_of(task_id, task_fence);
+BEGIN
+  IF o.state <> 'kept' OR o.blob_id IS NULL THEN PERFORM odin.fail('task_lost', 'the file is no longer outside'); END IF;
+  INSERT INTO odin_private.file_chunks VALUES (o.blob_id, n, data);
+  RETURN true;
+END $f$;
+COMMENT ON FUNCTION odin.worker_object_chunk(text, bigint, int, bytea) IS 'A chunk of a file on its way back; it is read from the bucket until all have arrived.';
+
+-- The end of a move, in the transaction that ends its task.
+CREATE OR REPLACE FUNCTION odin._object_moved(t odin.tasks, answer jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  o odin_private.objects;
+  act text := t.arguments->>'act';
+  here record;
+BEGIN
+  SELECT * INTO o FROM odin_private.objects x WHERE x.id = (t.arguments->>'object_id')::bigint;
+  IF NOT FOUND THEN RETURN; END IF;
+  IF answer->>'status' <> 'complete' THEN
+    UPDATE odin_private.object_store_state x SET problem = left(coalesce(answer#>>'{error,detail}', answer->>'message', 'a move failed'), 500), problem_at = now() WHERE x.store_id = o.store_id AND answer->>'message' IS DISTINCT FROM 'handed over';
+    RETURN;
+  END IF;
+  UPDATE odin_private.object_store_state x SET problem = NULL, problem_at = NULL WHERE x.store_id = o.store_id AND x.problem IS NOT NULL;
+  IF coalesce((answer#>>'{result,nothing}')::boolean, false) THEN RETURN; END IF;
+  -- In the order in which a file is dropped: the blob first, what hangs on it after.
+  PERFORM 1 FROM odin_private.blobs b WHERE b.id = o.blob_id FOR UPDATE;
+  SELECT * INTO o FROM odin_private.objects x WHERE x.id = o.id FOR UPDATE;
+  IF act = 'out' AND o.blob_id IS NOT NULL AND o.state = 'waiting' THEN
+    UPDATE odin_private.objects x SET state = 'kept', upload_id = NULL WHERE x.id = o.id;
+    DELETE FROM odin_private.file_chunks c WHERE c.blob_id = o.blob_id;
+  ELSIF act = 'back' AND o.blob_id IS NOT NULL AND o.state = 'kept' THEN
+    SELECT count(*) AS chunks, coalesce(sum(octet_length(c.data)), 0) AS bytes INTO here FROM odin_private.file_chunks c WHERE c.blob_id = o.blob_id;
+    IF here.bytes <> o.bytes OR here.chunks <> (SELECT b.chunks FROM odin_private.blobs b WHERE b.id = o.blob_id) THEN
+      PERFORM odin.fail('file_corrupt', format('%s of %s bytes came back', here.bytes, o.bytes));
+    END IF;
+    UPDATE odin_private.objects x SET blob_id = NULL, free_at = now() WHERE x.id = o.id;
+    PERFORM odin._plan_objects(f.org_id, f.id) FROM odin.files f WHERE f.blob_id = o.blob_id;
+  ELSIF act = 'remove' AND o.blob_id IS NULL THEN
+    DELETE FROM odin_private.objects x WHERE x.id = o.id;
+  END IF;
+END $f$;
+
+-- For odin-farm check: the buckets that are in use, with their sealed keys.
+CREATE OR REPLACE FUNCTION odin.worker_object_stores() RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT coalesce(jsonb_agg(odin._object_way(s.id) || jsonb_build_object('mode', s.mode,
+      'waiting', (SELECT count(*) FROM odin_private.objects o WHERE o.store_id = s.id AND o.state = 'waiting' AND o.blob_id IS NOT NULL)) ORDER BY s.id), '[]')
+    FROM odin.object_stores s WHERE s.is_current OR EXISTS (SELECT 1 FROM odin_private.objects o WHERE o.store_id = s.id AND o.state = 'kept' AND o.blob_id IS NOT NULL);
+$f$;
+COMMENT ON FUNCTION odin.worker_object_stores() IS 'The object stores in use, with their sealed keys, for odin-farm check.';
+
+GRANT EXECUTE ON FUNCTION odin.get_object_store(), odin.set_object_store(text, text, text, text, boolean, text, int, int, text, text, text) TO odin_admin;
+GRANT EXECUTE ON FUNCTION odin.worker_object(text, bigint), odin.worker_object_upload(text, bigint, text), odin.worker_object_chunk(text, bigint, int, bytea), odin.worker_object_stores() TO odin_worker;
+$odin_file_89$::text)
+, ('api'::text, 'api/80_bi.sql'::text, $odin_file_90$-- Facts and dimensions for dashboards. security_invoker: a reader sees the orgs he belongs to. A column once published keeps its name and meaning.
 
 CREATE OR REPLACE VIEW odin_bi.dim_printers WITH (security_invoker = true) AS
 SELECT p.id AS printer_id, p.org_id, p.name AS printer, p.model AS printer_model, p.protocol, p.group_name, p.location, p.machine_type, p.is_active, p.price, p.life_hours, p.created_at::date AS in_service_since,
@@ -12174,19 +12879,19 @@ COMMENT ON VIEW odin_bi.dim_dates IS 'Calendar from 2020 to 2039; weekday 1 = Mo
 
 CREATE OR REPLACE VIEW odin_bi.fact_runs WITH (security_invoker = true) AS
 SELECT r.id AS run_id, r.org_id, r.job_id, r.order_line_id, r.customer_id, r.printer_id, r.model_id, r.revision_id, r.status AS outcome, r.verdict, r.fail_reason,
-       r.claimed_at, r.started_at, r.finished_at, (r.finished_at AT TIME ZONE 'UTC')::date AS finished_on, round(r.seconds / 3600.0, 4) AS hours, round(r.planned_seconds / 3600.0, 4) AS planned_hours,
+       r.claimed_at, r.started_at, r.finished_at, r.finished_on, round(r.seconds / 3600.0, 4) AS hours, round(r.planned_seconds / 3600.0, 4) AS planned_hours,
        r.pieces, r.good, r.scrapped, round(r.used_mg / 1000.0, 3) AS grams, round(r.planned_mg / 1000.0, 3) AS planned_grams, r.energy_wh / 1000 AS energy_kwh, r.reported_by, r.cost, r.currency
   FROM odin.runs r WHERE r.finished_at IS NOT NULL AND r.status <> 'released';
 COMMENT ON VIEW odin_bi.fact_runs IS 'One row per finished run: outcome completed, failed or cancelled; hours, pieces, grams, cost.';
 
 CREATE OR REPLACE VIEW odin_bi.fact_run_costs WITH (security_invoker = true) AS
-SELECT c.run_id, c.org_id, r.printer_id, r.model_id, r.customer_id, r.order_line_id, (c.finished_at AT TIME ZONE 'UTC')::date AS finished_on, c.material, c.machine, c.energy, c.labor, c.total, c.scrap_share, c.currency, k.version AS rate_card_version
+SELECT c.run_id, c.org_id, r.printer_id, r.model_id, r.customer_id, r.order_line_id, c.finished_on, c.material, c.machine, c.energy, c.labor, c.total, c.scrap_share, c.currency, k.version AS rate_card_version
   -- Left joins, so that a report that needs neither run nor card reads neither.
   FROM odin.run_costs c LEFT JOIN odin.runs r ON r.id = c.run_id LEFT JOIN odin.rate_cards k ON k.id = c.rate_card_id;
 COMMENT ON VIEW odin_bi.fact_run_costs IS 'Cost of each finished run by kind; scrap_share is the part that went into scrap.';
 
 CREATE OR REPLACE VIEW odin_bi.fact_jobs WITH (security_invoker = true) AS
-SELECT j.id AS job_id, j.org_id, j.order_line_id, j.customer_id, j.model_id, j.status, j.priority, j.created_at, (j.created_at AT TIME ZONE 'UTC')::date AS created_on, j.due_at, j.started_at, j.finished_at,
+SELECT j.id AS job_id, j.org_id, j.order_line_id, j.customer_id, j.model_id, j.status, j.priority, j.created_at, j.created_on, j.due_at, j.started_at, j.finished_at,
        round(extract(epoch FROM j.started_at - j.created_at)::numeric / 3600, 3) AS hours_waited, CASE WHEN j.finished_at IS NOT NULL AND j.due_at IS NOT NULL THEN j.finished_at > j.due_at END AS was_late,
        j.pieces, j.good, j.scrapped, j.attempt, j.requeued_from_run_id IS NOT NULL AS is_remake, j.estimated_cost, j.currency, j.submitted_by
   FROM odin.jobs j;
@@ -12200,18 +12905,26 @@ SELECT o.id AS order_id, o.org_id, o.customer_id, o.order_number, o.channel, o.s
 COMMENT ON VIEW odin_bi.fact_orders IS 'One row per customer order: value, revenue before cost, delivery.';
 
 CREATE OR REPLACE VIEW odin_bi.fact_filament WITH (security_invoker = true) AS
-SELECT m.id AS move_id, m.org_id, m.at, (m.at AT TIME ZONE 'UTC')::date AS day, m.kind, m.spool_id, s.filament_id, f.material, f.color_hex, m.job_id, m.run_id, m.printer_id, -m.mg / 1000.0 AS grams_out, m.basis
+SELECT m.id AS move_id, m.org_id, m.at, m.day, m.kind, m.spool_id, s.filament_id, f.material, f.color_hex, m.job_id, m.run_id, m.printer_id, -m.mg / 1000.0 AS grams_out, m.basis
   FROM odin.spool_moves m JOIN odin.spools s ON s.id = m.spool_id JOIN odin.filaments f ON f.id = s.filament_id WHERE m.mg <> 0 AND m.kind IN ('consume', 'purge', 'adjust', 'void', 'receive');
 COMMENT ON VIEW odin_bi.fact_filament IS 'Ledger of filament as facts: grams_out is positive for use, negative for deliveries and voided uses.';
 
+-- Added up before the library is asked, so that a month of moves costs a row per filament and day.
+CREATE OR REPLACE VIEW odin_bi.filament_daily WITH (security_invoker = true) AS
+SELECT u.org_id, u.day, u.filament_id, f.material, f.color_hex, u.kind, u.moves, u.mg / 1000.0 AS grams_out
+  FROM (SELECT m.org_id, m.day, s.filament_id, m.kind, count(*) AS moves, -sum(m.mg) AS mg
+          FROM odin.spool_moves m JOIN odin.spools s ON s.id = m.spool_id WHERE m.mg <> 0 AND m.kind IN ('consume', 'purge', 'adjust', 'void', 'receive') GROUP BY 1, 2, 3, 4) u
+  JOIN odin.filaments f ON f.id = u.filament_id;
+COMMENT ON VIEW odin_bi.filament_daily IS 'Filament per day, filament and kind of move: the sums of fact_filament, quicker on a large farm.';
+
 CREATE OR REPLACE VIEW odin_bi.fact_failures WITH (security_invoker = true) AS
-SELECT r.id AS run_id, r.org_id, r.printer_id, r.model_id, r.customer_id, r.finished_at, (r.finished_at AT TIME ZONE 'UTC')::date AS finished_on, r.status AS outcome, coalesce(r.fail_reason, 'other') AS reason, r.scrapped, round(r.used_mg / 1000.0, 3) AS grams,
+SELECT r.id AS run_id, r.org_id, r.printer_id, r.model_id, r.customer_id, r.finished_at, r.finished_on, r.status AS outcome, coalesce(r.fail_reason, 'other') AS reason, r.scrapped, round(r.used_mg / 1000.0, 3) AS grams,
        round(r.seconds / 3600.0, 4) AS hours_lost, r.fail_notes
   FROM odin.runs r WHERE r.finished_at IS NOT NULL AND r.status IN ('completed', 'failed', 'cancelled') AND (r.status <> 'completed' OR r.scrapped > 0);
 COMMENT ON VIEW odin_bi.fact_failures IS 'Runs that failed, were stopped, or gave scrap, with the reason.';
 
 CREATE OR REPLACE VIEW odin_bi.printer_hours_daily WITH (security_invoker = true) AS
-SELECT r.org_id, r.printer_id, (r.finished_at AT TIME ZONE 'UTC')::date AS day, count(*) AS runs, count(*) FILTER (WHERE r.status <> 'completed') AS failed, round(sum(r.seconds) / 3600.0, 2) AS hours, sum(r.good) AS good, sum(r.scrapped) AS scrapped,
+SELECT r.org_id, r.printer_id, r.finished_on AS day, count(*) AS runs, count(*) FILTER (WHERE r.status <> 'completed') AS failed, round(sum(r.seconds) / 3600.0, 2) AS hours, sum(r.good) AS good, sum(r.scrapped) AS scrapped,
        round(sum(r.used_mg) / 1000.0, 1) AS grams, sum(r.cost) AS cost
   FROM odin.runs r WHERE r.finished_at IS NOT NULL AND r.status <> 'released' GROUP BY 1, 2, 3;
 COMMENT ON VIEW odin_bi.printer_hours_daily IS 'Per printer and day: runs, failures, hours, pieces, grams, cost. Filter by day to keep it quick on a large farm.';
@@ -12225,14 +12938,14 @@ GRANT USAGE ON SCHEMA odin_bi TO odin_bi, odin_viewer;
 GRANT SELECT ON ALL TABLES IN SCHEMA odin_bi TO odin_bi, odin_viewer;
 GRANT SELECT ON odin.customers, odin.orders, odin.order_lines, odin.order_parts, odin.jobs, odin.runs, odin.run_costs, odin.rate_cards, odin.printers, odin.printer_totals, odin.filaments, odin.spools, odin.spool_balances, odin.spool_moves, odin.models,
   odin.model_revisions, odin.products, odin.maintenance_log, odin.invoices TO odin_bi;
-$odin_file_88$::text)
-, ('api'::text, 'api/90_core_tools.sql'::text, $odin_file_89$-- The two tools every caller has: find a tool, call a tool.
+$odin_file_90$::text)
+, ('api'::text, 'api/90_core_tools.sql'::text, $odin_file_91$-- The two tools every caller has: find a tool, call a tool.
 SELECT odin.register_tool('odin.search_tools', title => 'Find tools', area => 'registry', toolset => 'core,lean', result_key => 'tools', default_fields => '{name,description,scope,input_schema}',
   arguments => '{"query": {"maxLength": 200, "description": "What you want to do, in a few words."}, "limit": {"minimum": 1, "maximum": 500}}');
 SELECT odin.register_tool('odin.call_tool', title => 'Call a tool by name', area => 'registry', toolset => 'core,lean', hints => '{"read_only": false, "destructive": true, "idempotent": false}',
   arguments => '{"name": {"maxLength": 100, "description": "The tool''s name, as search_tools gives it."}, "arguments": {"description": "The tool''s own arguments."}}', raw => true);
-$odin_file_89$::text)
-, ('api'::text, 'api/91_farm_tools.sql'::text, $odin_file_90$-- The farm's daily tools in the registry: what callers send, what they get, what comes next.
+$odin_file_91$::text)
+, ('api'::text, 'api/91_farm_tools.sql'::text, $odin_file_92$-- The farm's daily tools in the registry: what callers send, what they get, what comes next.
 INSERT INTO odin.toolsets(name, description, listed) VALUES
   ('reference', 'Calculators and market data; need no farm.', false),
   ('jobs', 'More verbs on jobs: approve, change, hold, reorder, repeat, batch.', false),
@@ -12316,8 +13029,8 @@ PERFORM odin.register_tool('odin.plan_queue', scope => 'write', area => 'jobs', 
   arguments => '{"horizon_hours":{"minimum":1,"maximum":2000,"description":"How far ahead to schedule."},"max_jobs":{"minimum":1,"maximum":20000},"replan":{"description":"false: keep what is scheduled already."},"include_offline":{"description":"true: count printers that are offline now."},"show":{"minimum":0,"maximum":1000,"description":"Rows of the plan to show."}}');
 PERFORM odin.register_tool('odin.material_forecast', toolset => 'stock', scope => 'read', area => 'analytics', title => 'Filament for the queue', result_key => 'materials', arguments => '{"days_ahead":{"minimum":0,"maximum":3650,"description":"Only jobs that should start within so many days."}}');
 END $reg$;
-$odin_file_90$::text)
-, ('api'::text, 'api/92_resources.sql'::text, $odin_file_91$-- Registers the farm's resources and prompts. Nothing is decided here.
+$odin_file_92$::text)
+, ('api'::text, 'api/92_resources.sql'::text, $odin_file_93$-- Registers the farm's resources and prompts. Nothing is decided here.
 SELECT odin.register_resource('odin://printers/{id}', 'odin.resource_printer', 'printer', 'Printer', area => 'printers', arguments => '{"id": {"x-complete": "odin.complete_printer"}}');
 SELECT odin.register_resource('odin://jobs/{id}', 'odin.resource_job', 'job', 'Job', area => 'jobs', arguments => '{"id": {"x-complete": "odin.complete_any_job"}}');
 SELECT odin.register_resource('odin://orders/{id}', 'odin.resource_order', 'order', 'Order', area => 'orders', arguments => '{"id": {"x-complete": "odin.complete_order"}}');
@@ -12329,8 +13042,8 @@ SELECT odin.register_prompt('odin.prompt_why_waiting', 'why_is_my_job_waiting', 
 SELECT odin.register_prompt('odin.prompt_plan_week', 'plan_the_week', 'Plan the week', arguments => '{"notes": {"description": "Anything the plan has to respect."}}');
 SELECT odin.register_prompt('odin.prompt_clear_beds', 'clear_the_beds', 'Clear the beds');
 SELECT odin.register_prompt('odin.prompt_quote_part', 'quote_a_part', 'Quote a part', arguments => '{"part": {"description": "Name of the model or part.", "x-complete": "odin.complete_model"}, "quantity": {"description": "How many pieces."}}');
-$odin_file_91$::text)
-, ('api'::text, 'api/93_more_farm_tools.sql'::text, $odin_file_92$-- The farm's further tools in the registry: job edits, orders, stock, catalog, fleet, money, calculators. Found by search_tools or by toolset.
+$odin_file_93$::text)
+, ('api'::text, 'api/93_more_farm_tools.sql'::text, $odin_file_94$-- The farm's further tools in the registry: job edits, orders, stock, catalog, fleet, money, calculators. Found by search_tools or by toolset.
 DO $reg$
 DECLARE
   page constant jsonb := '{"limit":{"minimum":1,"maximum":500,"description":"Rows per page."},"cursor":{"maxLength":2000,"description":"next_cursor of the page before."}}';
@@ -12388,7 +13101,7 @@ PERFORM odin.register_tool('odin.save_product', toolset => 'catalog', scope => '
   "consumables":{"type":"array","maxItems":200,"items":{"type":"object","properties":{"consumable_id":{"type":"integer","minimum":1},"quantity":{"type":"number","exclusiveMinimum":0,"maximum":1000000}},"required":["consumable_id"],"additionalProperties":false}}}');
 -- fleet
 PERFORM odin.register_tool('odin.create_printer', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Add a printer', hints => safe, arguments => '{"name":{"minLength":1,"maxLength":100},"model":{"maxLength":200},"protocol":{"enum":["octoprint","moonraker","prusalink","bambu","duet","elegoo","virtual"],"aliases":["api_type"]},"address":{"maxLength":500,"aliases":["api_host"],"description":"Host or URL."},"slot_count":{"minimum":1,"maximum":16},"group_name":{"maxLength":100,"aliases":["group"]},"nickname":{"maxLength":100},"location":{"maxLength":200},"bed_x_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_y_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_z_mm":{"exclusiveMinimum":0,"maximum":5000},"nozzle_mm":{"minimum":0.05,"maximum":5,"aliases":["nozzle_diameter"]},"nozzle_type":{"enum":["brass","stainless","hardened","ruby","tungsten","other"]},"plate_surface":{"maxLength":60},"watts":{"minimum":0,"maximum":100000},"price":{"minimum":0,"maximum":1000000000},"life_hours":{"minimum":1,"maximum":10000000},"camera_url":{"maxLength":2000},"machine_type":{"enum":["fdm","resin"]},"serial":{"maxLength":100},"notes":{"maxLength":4000},"tags":{"maxItems":50,"items":{"type":"string","maxLength":60}}}');
-PERFORM odin.register_tool('odin.update_printer', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Change a printer', hints => again, arguments => '{"printer_id":{"minimum":1,"aliases":["id"]},"name":{"minLength":1,"maxLength":100},"nickname":{"maxLength":100},"model":{"maxLength":200},"protocol":{"enum":["octoprint","moonraker","prusalink","bambu","duet","elegoo","virtual"],"aliases":["api_type"]},"address":{"maxLength":500,"aliases":["api_host"]},"slot_count":{"minimum":1,"maximum":16},"group_name":{"maxLength":100},"location":{"maxLength":200},"bed_x_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_y_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_z_mm":{"exclusiveMinimum":0,"maximum":5000},"plate_surface":{"maxLength":60},"watts":{"minimum":0,"maximum":100000},"price":{"minimum":0,"maximum":1000000000},"life_hours":{"minimum":1,"maximum":10000000},"hour_rate":{"minimum":0,"maximum":100000},"max_nozzle_c":{"minimum":0,"maximum":500},"max_bed_c":{"minimum":0,"maximum":200},"max_move_mm":{"minimum":0,"maximum":2000},"max_feed_mm_min":{"minimum":1,"maximum":60000},"changeover_minutes":{"minimum":0,"maximum":1440},"auto_dispatch":{"description":"true: the farm may start the next job here by itself."},"camera_url":{"maxLength":2000},"notes":{"maxLength":4000},"archived":{"description":"true retires it, false brings it back."},"tags":{"maxItems":50,"items":{"type":"string","maxLength":60}}}');
+PERFORM odin.register_tool('odin.update_printer', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Change a printer', hints => again, arguments => '{"printer_id":{"minimum":1,"aliases":["id"]},"name":{"minLength":1,"maxLength":100},"nickname":{"maxLength":100},"model":{"maxLength":200},"protocol":{"enum":["octoprint","moonraker","prusalink","bambu","duet","elegoo","virtual"],"aliases":["api_type"]},"address":{"maxLength":500,"aliases":["api_host"]},"slot_count":{"minimum":1,"maximum":16},"group_name":{"maxLength":100},"location":{"maxLength":200},"bed_x_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_y_mm":{"exclusiveMinimum":0,"maximum":5000},"bed_z_mm":{"exclusiveMinimum":0,"maximum":5000},"plate_surface":{"maxLength":60},"watts":{"minimum":0,"maximum":100000},"price":{"minimum":0,"maximum":1000000000},"life_hours":{"minimum":1,"maximum":10000000},"hour_rate":{"minimum":0,"maximum":100000},"max_nozzle_c":{"minimum":0,"maximum":500},"max_bed_c":{"minimum":0,"maximum":200},"max_move_mm":{"minimum":0,"maximum":2000},"max_feed_mm_min":{"minimum":1,"maximum":60000},"changeover_minutes":{"minimum":0,"maximum":1440},"auto_dispatch":{"description":"true: the farm may start the next job here by itself. Switches itself off after a failure; true switches it on again."},"camera_url":{"maxLength":2000},"notes":{"maxLength":4000},"archived":{"description":"true retires it, false brings it back."},"tags":{"maxItems":50,"items":{"type":"string","maxLength":60}}}');
 PERFORM odin.register_tool('odin.hold_printer', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Hold a printer', hints => again, arguments => '{"printer_id":{"minimum":1,"aliases":["id"]},"hold":{"description":"false lets it go."},"reason":{"maxLength":500}}');
 PERFORM odin.register_tool('odin.change_nozzle', toolset => 'fleet', scope => 'write', area => 'printers', title => 'Change a nozzle', hints => safe, arguments => '{"printer_id":{"minimum":1,"aliases":["id"]},"diameter_mm":{"minimum":0.05,"maximum":5},"type":{"enum":["brass","stainless","hardened","ruby","tungsten","other"]},"tool":{"minimum":0,"maximum":63}}');
 PERFORM odin.register_tool('odin.save_maintenance_task', toolset => 'fleet', scope => 'write', area => 'maintenance', title => 'Add or change a maintenance task', hints => safe, arguments => '{"task_id":{"minimum":1,"aliases":["id"],"description":"Leave out to add one."},"name":{"minLength":1,"maxLength":200},"description":{"maxLength":2000},"printer_id":{"minimum":1},"printer_model_filter":{"maxLength":200},"interval_print_hours":{"exclusiveMinimum":0,"maximum":100000},"interval_days":{"minimum":1,"maximum":36500},"estimated_cost":{"minimum":0,"maximum":1000000000},"estimated_downtime_minutes":{"minimum":0,"maximum":1000000},"blocks_printing":{"description":"true: nothing starts while it is overdue."},"archived":{"description":"true takes it out of use."}}');
@@ -12429,13 +13142,13 @@ PERFORM odin.register_tool('odin.recommend_printer_for_farm', toolset => 'refere
 PERFORM odin.register_tool('odin.estimate_farm_capacity', toolset => 'reference', scope => 'read', area => 'reference', title => 'Farm Capacity Estimator', aliases => '{reference.estimate_farm_capacity,reference_estimate_farm_capacity}',
   arguments => '{"printers":{"type":"array","minItems":1,"maxItems":100,"items":{"type":"object","properties":{"model":{"type":"string","minLength":1,"maxLength":256},"count":{"type":"integer","minimum":1,"maximum":1000},"hours_per_day":{"type":"number","minimum":0.1,"maximum":24}},"required":["model","count","hours_per_day"],"additionalProperties":false}},"avg_print_time_hours":{"minimum":0.01,"maximum":720},"changeover_minutes":{"minimum":0,"maximum":1440},"live":{"description":"true: fleet and times from this farm."}}');
 END $reg$;
-$odin_file_92$::text)
-, ('api'::text, 'api/93_printer_tools.sql'::text, $odin_file_93$-- Direct control of printers in the registry: the farm's names and PrintMCP's, with its ranges, hints and the rule "preview unless confirm: true".
+$odin_file_94$::text)
+, ('api'::text, 'api/93_printer_tools.sql'::text, $odin_file_95$-- Direct control of printers in the registry: the farm's names and PrintMCP's, with its ranges, hints and the rule "preview unless confirm: true".
 DO $reg$
 DECLARE
   which constant jsonb := '{"printer_id":{"minimum":1,"description":"Which printer; may be left out when there is only one."}}';
   heat constant jsonb := '{"heater":{"enum":["tool","bed"]},"target":{"minimum":0,"maximum":300,"description":"Degrees C; 0 = off. Bed at most 140, and never above the printer''s own limit."},"tool_index":{"minimum":0,"maximum":9}}';
-  axes constant jsonb := '{"axes":{"items":{"type":"string","enum":["x","y","z","X","Y","Z"]},"description":"Some of x, y, z; left out = all."}}';
+  axes constant jsonb := '{"axes":{"maxItems":6,"items":{"type":"string","enum":["x","y","z","X","Y","Z"]},"description":"Some of x, y, z; left out = all."}}';
   jog constant jsonb := '{"x":{"minimum":-500,"maximum":500,"description":"mm, relative."},"y":{"minimum":-500,"maximum":500,"description":"mm, relative."},"z":{"minimum":-500,"maximum":500,"description":"mm, relative."},"speed":{"minimum":1,"maximum":12000,"description":"mm/min."}}';
   serial constant jsonb := '{"action":{"enum":["connect","disconnect"]},"port":{"maxLength":128},"baudrate":{"minimum":1200,"maximum":1000000}}';
   rows constant jsonb := '{"limit":{"minimum":1,"maximum":200}}';
@@ -12445,7 +13158,7 @@ BEGIN
     ('get_command',              'read',  'Show a command',            '{"idempotent":true}',                                          'none',    '{"command_id":{"minimum":1}}'::jsonb),
     ('printer_status',           'read',  'Printer status',            '{"idempotent":true}',                                          'none',    which),
     ('printer_files',            'read',  'Files on a printer',        '{"idempotent":true}',                                          'none',    which || rows),
-    ('start_print',              'write', 'Print a stored file',       '{"destructive":true,"idempotent":false,"open_world":true}',    'confirm', which || '{"path":{"minLength":1,"maxLength":512}}'),
+    ('start_print',              'write', 'Print a stored file',       '{"destructive":true,"idempotent":false,"open_world":true}',    'confirm', which || '{"path":{"minLength":1,"maxLength":512},"plate":{"minimum":1,"maximum":64}}'),
     ('set_temperature',          'write', 'Set a temperature',         '{"destructive":true,"idempotent":true,"open_world":true}',     'confirm', which || heat),
     ('home_printer',             'write', 'Home axes',                 '{"destructive":false,"idempotent":false,"open_world":true}',   'confirm', which || axes),
     ('move_printer',             'write', 'Move the head',             '{"destructive":false,"idempotent":false,"open_world":true}',   'confirm', which || jog),
@@ -12473,11 +13186,11 @@ BEGIN
     PERFORM odin.register_tool('odin.' || t.name, scope => t.scope, area => 'printers', toolset => CASE t.name WHEN 'get_command' THEN 'farm,printers' ELSE 'printers' END, title => t.title, hints => t.hints::jsonb, confirm => t.confirm, arguments => t.arguments);
   END LOOP;
 END $reg$;
-$odin_file_93$::text)
-, ('api'::text, 'api/94_model_tools.sql'::text, $odin_file_94$-- Registers the tools for files, model sites and slicing. Nothing is decided here.
+$odin_file_95$::text)
+, ('api'::text, 'api/94_model_tools.sql'::text, $odin_file_96$-- Registers the tools for files, model sites and slicing. Nothing is decided here.
 DO $reg$
 DECLARE
-  page constant jsonb := '{"limit":{"minimum":1,"maximum":200,"description":"Rows per page."},"cursor":{"description":"next_cursor of the page before."}}';
+  page constant jsonb := '{"limit":{"minimum":1,"maximum":200,"description":"Rows per page."},"cursor":{"maxLength":4000,"description":"next_cursor of the page before."}}';
   file_arg constant jsonb := '{"maxLength":400,"description":"SHA-256, id, odin://files/... or name of a file in the store."}';
   slice_output constant jsonb := '{"type":"object","properties":{"slicer":{"type":"string"},"model":{"type":"string"},"printer":{"type":"string"},"gcode_path":{"type":"string"},"gcode_size_bytes":{"type":"integer"},"gcode_sha256":{"type":"string"},"file_id":{"type":"integer"},
     "uri":{"type":"string"},"download_url":{"type":"string"},"settings":{"type":"object"},"size_mm":{"type":"array","items":{"type":"number"}},"overrides_placed":{"type":"object"},
@@ -12489,7 +13202,7 @@ PERFORM odin.register_tool('odin.upload_file', scope => 'write', area => 'models
     "license":{"maxLength":200,"description":"Licence of the design, as CC BY 4.0."},"author":{"maxLength":200},"source_url":{"maxLength":2000}}',
   output => '{"type":"object","properties":{"id":{"type":"integer"},"sha256":{"type":"string"},"name":{"type":"string"},"kind":{"type":"string"},"bytes":{"type":"integer"},"duplicate":{"type":"boolean"},"uri":{"type":"string"}},"required":["id","sha256","name","kind","bytes","duplicate","uri"]}');
 PERFORM odin.register_tool('odin.finish_upload', scope => 'write', area => 'models', toolset => 'models', title => 'Finish an upload', hints => '{"destructive":false,"idempotent":false}',
-  arguments => '{"upload":{"minimum":1},"sha256":{"pattern":"^[0-9a-f]{64}$"},"name":{"maxLength":400}}');
+  arguments => '{"upload":{"minimum":1,"maximum":9223372036854775807},"sha256":{"pattern":"^[0-9a-f]{64}$"},"name":{"maxLength":400}}');
 PERFORM odin.register_tool('odin.list_files', scope => 'read', area => 'models', toolset => 'models', title => 'List files', result_key => 'files', page_by => '{id}',
   arguments => page || '{"kind_filter":{"aliases":["kind"],"enum":["stl","3mf","obj","step","amf","ply","gcode","bgcode","gcode_3mf","image","other"]},"search":{"maxLength":200,"description":"Part of the name."}}',
   default_fields => '{id,sha256,name,kind,bytes,print_seconds,grams,license,facts_state,created_at}');
@@ -12525,8 +13238,13 @@ PERFORM odin.register_tool('odin.list_tasks', scope => 'read', area => 'models',
   arguments => page || '{"state_filter":{"enum":["queued","working","input_required","completed","failed","cancelled"],"aliases":["state"]},"kind_filter":{"maxLength":40,"aliases":["kind"]}}');
 PERFORM odin.register_tool('odin.set_source_token', scope => 'admin', area => 'models', toolset => 'models', title => 'Set a model site''s token', hints => '{"destructive":true,"idempotent":true}',
   arguments => '{"source":{"enum":["thingiverse"]},"token":{"maxLength":500,"secret":true},"sealed":{"maxLength":4000,"description":"Made by the sidecar; leave it out."}}');
+PERFORM odin.register_tool('odin.set_object_store', scope => 'admin', area => 'models', toolset => 'models', title => 'Set the object store', hints => '{"destructive":true,"idempotent":true,"open_world":true}',
+  arguments => '{"endpoint":{"maxLength":300,"description":"https://host or https://host:port of an S3-compatible service."},"bucket":{"minLength":3,"maxLength":63},"region":{"maxLength":40},"prefix":{"maxLength":200,"description":"Folder in the bucket, as farm/."},
+    "path_style":{"description":"false: the bucket is part of the host name."},"mode":{"enum":["on","off","back"]},"min_file_mb":{"minimum":2,"maximum":100000,"description":"Smaller files stay in PostgreSQL."},
+    "keep_removed_days":{"minimum":0,"maximum":3650,"description":"Objects of removed files stay so long, for dumps of the days before."},"access_key":{"maxLength":200,"secret":true},"secret_key":{"maxLength":500,"secret":true},"sealed":{"maxLength":4000,"description":"Made by the sidecar; leave it out."}}');
+PERFORM odin.register_tool('odin.get_object_store', scope => 'admin', area => 'models', toolset => 'models', title => 'Show the object store');
 PERFORM odin.register_tool('odin.thingiverse_search_models', scope => 'read', area => 'models', toolset => 'models', title => 'Search Thingiverse for 3D Models', hints => '{"idempotent":true,"open_world":true}',
-  arguments => '{"query":{"minLength":1,"maxLength":200},"limit":{"minimum":1,"maximum":30,"description":"Results per page."},"page":{"minimum":1}}',
+  arguments => '{"query":{"minLength":1,"maxLength":200},"limit":{"minimum":1,"maximum":30,"description":"Results per page."},"page":{"minimum":1,"maximum":10000}}',
   output => '{"type":"object","properties":{"query":{"type":"string"},"total":{"type":"integer"},"count":{"type":"integer"},"page":{"type":"integer"},"results":{"type":"array","items":{"type":"object","properties":{"id":{"type":["integer","null"]},
     "name":{"type":["string","null"]},"creator":{"type":["string","null"]},"url":{"type":["string","null"]},"thumbnail":{"type":["string","null"]},"like_count":{"type":["integer","null"]},"is_nsfw":{"type":["boolean","null"]}}}},
     "task_id":{"type":"string"},"task_state":{"type":"string"},"hint":{"type":"string"}},"required":["query","page"]}');
@@ -12544,8 +13262,8 @@ PERFORM odin.register_tool('odin.fetch_file', scope => 'write', area => 'models'
   arguments => '{"url":{"minLength":8,"maxLength":2000},"name":{"maxLength":400,"aliases":["path","filename"]},"license":{"maxLength":200,"description":"Licence of the design, as CC BY 4.0."},"author":{"maxLength":200},"source_url":{"maxLength":2000}}');
 PERFORM odin.register_resource('odin://files/{sha256}', 'odin.resource_file', 'file', 'File', area => 'models', mime_type => 'application/octet-stream');
 END $reg$;
-$odin_file_94$::text)
-, ('api'::text, 'api/95_demo.sql'::text, $odin_file_95$-- A farm to look at: 12 printers, 40 spools, 6 customers, 30 orders, a month of work done by the farm's own functions. The same every time: nothing is
+$odin_file_96$::text)
+, ('api'::text, 'api/95_demo.sql'::text, $odin_file_97$-- A farm to look at: 12 printers, 40 spools, 6 customers, 30 orders, a month of work done by the farm's own functions. The same every time: nothing is
 -- left to chance, and all times count back from the full hour.
 -- Only for an org that has no printers yet; for people in the database.
 CREATE OR REPLACE FUNCTION odin.demo_farm(org bigint DEFAULT NULL) RETURNS jsonb
@@ -12715,8 +13433,8 @@ BEGIN
   INSERT INTO odin.quotas(org_id, metric, period, limit_value) VALUES (f, 'grams', 'daily', 20000);
 END $f$;
 GRANT EXECUTE ON FUNCTION odin.demo_farm(bigint) TO odin_admin;
-$odin_file_95$::text)
-, ('api'::text, 'api/99_finish.sql'::text, $odin_file_96$-- The last step of an install or update: guards, policies, grants, seeds; and the farm's clock.
+$odin_file_97$::text)
+, ('api'::text, 'api/99_finish.sql'::text, $odin_file_98$-- The last step of an install or update: guards, policies, grants, seeds; and the farm's clock.
 -- Runs again at every update, so everything here is idempotent.
 
 -- The clock. The sidecar calls it every few seconds; one at a time, and harmless at any rate.
@@ -12736,6 +13454,7 @@ BEGIN
   PERFORM odin._expire_bridge();
   DELETE FROM odin_private.sign_ins WHERE expires_at < now() - interval '1 hour';
   PERFORM odin._collect_files();
+  PERFORM odin._move_objects();
   PERFORM odin.telemetry_partitions();
   PERFORM odin._farm_clock();
   RETURN jsonb_build_object('sealed', sealed, 'pruned', pruned, 'seal', (SELECT jsonb_build_object('n', n, 'rows', row_count, 'digest', encode(digest, 'hex')) FROM odin.audit_seals ORDER BY n DESC LIMIT 1));
@@ -12762,9 +13481,13 @@ BEGIN
     EXECUTE (SELECT coalesce(string_agg(format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', p.oid::regprocedure), ';'), 'SELECT 1') FROM pg_proc p
               WHERE p.pronamespace = s::regnamespace AND p.proowner = 'odin_owner'::regrole AND EXISTS (SELECT 1 FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0));
   END LOOP;
-  GRANT EXECUTE ON FUNCTION odin.orgs_of(name), odin.customers_of(name), odin.colleagues_of(name), odin.my_org(), odin.fail(text, text, text, jsonb), odin.cursor_decode(text), odin.cursor_encode(jsonb), odin._unbase64url(text),
+  GRANT EXECUTE ON FUNCTION odin.orgs_of(name), odin.customers_of(name), odin.colleagues_of(name), odin.my_org(), odin.fail(text, text, text, jsonb), odin._refuse_argument(text, text, text, text, text), odin.cursor_decode(text), odin.cursor_encode(jsonb), odin._unbase64url(text),
     odin.call(text, jsonb, jsonb), odin._call_changes(), odin.list_keys(), odin.progress(numeric, numeric, text), odin.log(text, jsonb) TO odin_viewer, odin_customer, odin_bi;
   REVOKE EXECUTE ON FUNCTION odin._memberships(name) FROM odin_viewer, odin_customer, odin_bi;
+  -- Customers' logins had these once; now they read columns, and views of their own.
+  REVOKE SELECT ON odin.order_view FROM odin_customer;
+  REVOKE EXECUTE ON FUNCTION odin._setting(bigint, text, text), odin._priority(text), odin._color(text, text), odin._material(text), odin._may(bigint, name), odin._not_null(anyelement, text), odin._currency(bigint),
+    odin._mine(text, bigint, text, name), odin._new_in(name), odin._estimate(bigint), odin._threshold(bigint, text) FROM odin_customer;
   REVOKE INSERT, UPDATE, DELETE ON odin.reference_printers, odin.reference_filaments, odin.reference_platforms FROM odin_admin;
   GRANT EXECUTE ON FUNCTION odin.search_tools(text, int), odin.call_tool(text, jsonb) TO odin_viewer, odin_customer;
   GRANT EXECUTE ON FUNCTION odin.verify_audit() TO odin_operator;
@@ -12800,7 +13523,7 @@ BEGIN
   END LOOP;
 END $f$;
 COMMENT ON FUNCTION odin.demo_org() IS 'Makes the org Demo Farm with a viewer, an operator and an administrator, and mints a key for each (returned once). For superusers.';
-$odin_file_96$::text)
+$odin_file_98$::text)
 $odin_source$;
 REVOKE ALL ON FUNCTION odin.source() FROM PUBLIC;
 CREATE FUNCTION odin._source_version() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'SELECT ''0.1.0''::text';
@@ -12920,7 +13643,8 @@ COMMENT ON FUNCTION odin.install() IS 'Makes the farm in this database, or bring
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA odin FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA odin TO odin_owner;
 GRANT EXECUTE ON FUNCTION odin.current_call(), odin.call_key(), odin.call_is_preview(), odin.actor(), odin.would(jsonb),
-  odin.suggest(text, jsonb, text), odin.note(text), odin.input_responses(), odin.request_state(), odin._has_written(), odin._nearest(text, text[]) TO odin_viewer, odin_customer, odin_bi;
+  odin.suggest(text, jsonb, text), odin.note(text), odin.input_responses(), odin.request_state(), odin._has_written(), odin._run(oid, jsonb), odin._nearest(text, text[]),
+  odin._records_page(text, oid, jsonb, text[], text, int, jsonb) TO odin_viewer, odin_customer, odin_bi;
 
 -- A dump brings the tables itself: every pg_dump since 9.5 turns both settings off before anything else.
 DO $install$

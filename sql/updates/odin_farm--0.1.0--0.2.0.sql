@@ -1,5 +1,4 @@
--- 0.2.0 brings the generic records, the knowledge base, remote servers and object storage. Only new tables: nothing of 0.1.0 is altered.
+-- 0.2.0 brings the generic records and the knowledge base. Only new tables: nothing of 0.1.0 is altered.
 -- @include schema/70_records.sql
 -- @include schema/71_knowledge.sql
 -- @include schema/72_remote.sql
--- @include schema/73_objects.sql
