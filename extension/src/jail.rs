@@ -109,7 +109,8 @@ pub unsafe extern "C-unwind" fn jail_run(fcinfo: pg_sys::FunctionCallInfo) -> pg
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
-            "canceling statement due to statement timeout"
+            "canceling statement due to statement timeout",
+            "the tool went on after its time"
         );
     }
     result

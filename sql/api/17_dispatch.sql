@@ -171,8 +171,8 @@ BEGIN
   EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
     -- Whatever fails around the tool takes the tool's effect with it.
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    -- A tool that outran its time did run.
-    out := coalesce(out, CASE WHEN state = '57014' THEN '{}'::jsonb END);
+    -- A tool that outran its time did run (the jail says so).
+    out := coalesce(out, CASE WHEN state = '57014' AND detail LIKE 'the tool went on%' THEN '{}'::jsonb END);
     err := odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), role_name);
   END work;
   outcome := CASE WHEN err IS NOT NULL AND out IS NULL THEN 'refused' WHEN err IS NOT NULL THEN 'failed' WHEN task IS NOT NULL THEN 'queued' WHEN stored IS NOT NULL THEN 'replay'

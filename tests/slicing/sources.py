@@ -191,13 +191,15 @@ def readiness_of_every_level_is_told():
 
     status, text = check("--json")
     levels = {level["level"]: level for level in json.loads(text)["levels"]}
-    assert list(levels) == ["database", "sidecar", "printers", "slicers", "sources"], text
+    assert list(levels) == ["database", "sidecar", "objects", "printers", "slicers", "sources"], text
     assert {name: levels[name]["state"] for name in ("database", "sidecar", "slicers", "sources")} == dict.fromkeys(("database", "sidecar", "slicers", "sources"), "ready"), text
+    # Files are inside PostgreSQL unless a bucket is set.
+    assert levels["objects"]["state"] == "missing", text
     # The printers of this farm have never been reached.
     assert levels["printers"]["state"] == "failed" and "Bench" in levels["printers"]["detail"] and status == 1, text
     sql("UPDATE odin.printers SET is_active = false")
     status, text = check()
-    assert status == 0 and [line.split()[:2] for line in text.splitlines() if line[0] != " "] == [["ready", "database"], ["ready", "sidecar"], ["missing", "printers"], ["ready", "slicers"], ["ready", "sources"]], text
+    assert status == 0 and [line.split()[:2] for line in text.splitlines() if line[0] != " "] == [["ready", "database"], ["ready", "sidecar"], ["missing", "objects"], ["missing", "printers"], ["ready", "slicers"], ["ready", "sources"]], text
     assert check("--require", "printers")[0] == 1
     assert check(ODIN_GATEWAY_URL=os.environ["ODIN_GATEWAY_URL"].replace("odin_gateway", "nobody"))[0] == 1
     status, text = check(ODIN_AIR_GAP="true", ODIN_EGRESS_PRIVATE="10.0.0.0/8")

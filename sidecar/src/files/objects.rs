@@ -99,7 +99,24 @@ impl Objects {
         })
     }
 
+    /// A store that refuses a large body may hang up before it is sent, and its answer is lost; a small question brings the reason.
     async fn send(
+        &self,
+        object: &Object,
+        method: Method,
+        url: Url,
+        body: Bytes,
+        limits: Limits,
+    ) -> Result<Answer, ObjectError> {
+        let large = !body.is_empty();
+        let answer = self.ask(object, method, url, body, limits).await;
+        if large && matches!(answer, Err(ObjectError::Way(_))) {
+            self.probe(object).await?;
+        }
+        answer
+    }
+
+    async fn ask(
         &self,
         object: &Object,
         method: Method,
@@ -266,7 +283,7 @@ impl Objects {
         let mut list = object.bucket.list_objects_v2(Some(&object.credentials));
         list.with_max_keys(1);
         let url = list.sign(SIGNED_FOR);
-        self.send(object, Method::GET, url, Bytes::new(), SMALL)
+        self.ask(object, Method::GET, url, Bytes::new(), SMALL)
             .await?;
         Ok(())
     }

@@ -376,11 +376,11 @@ fn unread(problem: &FileError) -> Refused {
         FileError::Object(problem) => error(
             "upstream_unavailable",
             503,
-            &problem.to_string(),
+            problem.to_string(),
             "odin-farm check says how the object store stands. Try again later.",
         ),
         FileError::Db(problem) => problem.to_json(),
-        other => error("internal_error", 500, &other.to_string(), ""),
+        other => error("internal_error", 500, other.to_string(), ""),
     }
 }
 

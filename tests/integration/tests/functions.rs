@@ -26,11 +26,13 @@ const SHOP: &str = "
       ('lab.turns', NULL, NULL), ('lab.pick(integer)', 'pick_number', NULL), ('lab.pick(text)', 'pick_text', NULL), ('lab.walk', NULL, '{id}'), ('lab.hidden', NULL, NULL)) v(f, n, p)";
 
 /// Tool, arguments, and either the structured content or the field and a part of what is said about it.
-fn calls() -> Vec<(
+type Expected = (
     &'static str,
     Value,
     Result<Value, (&'static str, &'static str)>,
-)> {
+);
+
+fn calls() -> Vec<Expected> {
     vec![
         (
             "grade_it",
@@ -185,17 +187,23 @@ async fn functions_are_shown_and_called_as_they_are() {
               REVOKE ALL ON FUNCTION lab.fresh FROM PUBLIC; GRANT EXECUTE ON FUNCTION lab.fresh TO odin_viewer;
               COMMENT ON FUNCTION lab.fresh IS E'Says it again.\\n@tool {\"title\": \"Fresh\"}'; SELECT odin.sync_tools()")
         .await;
-    let listed = client.rpc("tools/list", json!({})).await.json();
-    let names: Vec<&str> = listed["result"]["tools"]
-        .as_array()
-        .expect("tools")
-        .iter()
-        .filter_map(|t| t["name"].as_str())
-        .collect();
-    assert!(
-        names.contains(&"fresh") && !names.contains(&"adds"),
-        "{names:?}"
-    );
+    // A sidecar hears of it a moment later.
+    let mut names = Vec::new();
+    for _ in 0..100 {
+        let listed = client.rpc("tools/list", json!({})).await.json();
+        names = listed["result"]["tools"]
+            .as_array()
+            .expect("tools")
+            .iter()
+            .filter_map(|t| t["name"].as_str().map(str::to_owned))
+            .collect::<Vec<_>>();
+        if names.iter().any(|n| n == "fresh") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let has = |name: &str| names.iter().any(|n| n == name);
+    assert!(has("fresh") && !has("adds"), "{names:?}");
     let said = client.call("fresh", json!({"n": 7})).await.json();
     assert_eq!(said["result"]["structuredContent"], json!({"result": 7}));
 }

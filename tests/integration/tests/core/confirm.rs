@@ -350,7 +350,7 @@ async fn an_approval_is_for_one_asker_and_one_set_of_arguments() {
     let colleague = farm
         .mint(
             &farm.role("op2", "odin_operator").await,
-            "agent:read,agent:write,admin",
+            "agent:read,agent:write",
         )
         .await;
     let theirs = request(&gateway.call(&colleague, "act", json!({"id": 1})).await);
