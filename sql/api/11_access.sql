@@ -38,6 +38,15 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.orgs_of(name) IS 'Orgs a role belongs to as staff, inherited memberships included; of somebody else''s, those you share. For policies: pass current_user.';
 
+-- May whoever acts know of this org? The farm's own services and superusers may of all; for functions that look past row security.
+CREATE OR REPLACE FUNCTION odin._sees(org bigint) RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  me name := odin.actor();
+BEGIN
+  RETURN org IN (SELECT odin.orgs_of(me)) OR (SELECT r.rolsuper OR NOT (pg_has_role(r.oid, 'odin_viewer', 'USAGE') OR pg_has_role(r.oid, 'odin_bi', 'USAGE')) FROM pg_roles r WHERE r.rolname = me);
+END $f$;
+
 CREATE OR REPLACE FUNCTION odin.customers_of(caller name) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE

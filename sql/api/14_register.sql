@@ -47,13 +47,13 @@ BEGIN
     found := ARRAY[coalesce(odin._function_oid(function), odin._parsed_function(function))];
   ELSE
     found := ARRAY(SELECT c.oid FROM pg_proc c JOIN pg_namespace n ON n.oid = c.pronamespace
-                    WHERE ARRAY[n.nspname::text, c.proname::text] = parse_ident(function));
+                    WHERE ARRAY[n.nspname::text, c.proname::text] = parse_ident(function) ORDER BY c.oid);
   END IF;
   IF cardinality(found) = 0 OR found[1] IS NULL THEN
     PERFORM odin.fail('registration_failed', format('function: there is no %s', function), 'Give schema.name, with argument types when it is overloaded: shop.requote(bigint, numeric).');
   ELSIF cardinality(found) > 1 THEN
     PERFORM odin.fail('registration_failed', format('function: %s is overloaded', function),
-      'Say which one: ' || (SELECT string_agg(o::regprocedure::text, ' or ') FROM unnest(found) o));
+      'Say which one: ' || (SELECT string_agg(o::regprocedure::text, ' or ' ORDER BY o::regprocedure::text COLLATE "C") FROM unnest(found) o));
   END IF;
   SELECT * INTO p FROM pg_proc WHERE oid = found[1];
   IF p.prokind = 'p' THEN

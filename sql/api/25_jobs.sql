@@ -40,6 +40,7 @@ DECLARE
   card odin.rate_cards;
 BEGIN
   SELECT x.org_id, coalesce(x.seconds, 0) AS seconds INTO r FROM odin.model_revisions x WHERE x.id = of_revision;
+  IF NOT odin._sees(r.org_id) THEN RETURN; END IF;
   card := odin._rate_card(r.org_id);
   SELECT coalesce(sum(m.mg), 0), coalesce(sum(m.mg / 1000000.0 * coalesce(odin._cost_per_kg(m.org_id, m.filament_id, m.material), card.material_per_kg)), 0)
     INTO _estimate.mg, _estimate.material FROM odin.revision_materials m WHERE m.revision_id = of_revision;

@@ -52,5 +52,5 @@ BEGIN
   END IF;
 END $f$;
 GRANT EXECUTE ON FUNCTION odin._visible_orgs() TO odin_viewer, odin_customer;
-GRANT EXECUTE ON FUNCTION odin._setting(bigint, text, text), odin._priority(text), odin._color(text, text), odin._material(text), odin._may(bigint, name), odin._not_null(anyelement, text),
-  odin._currency(bigint), odin._mine(text, bigint, text, name), odin._new_in(name), odin._estimate(bigint), odin._threshold(bigint, text) TO odin_viewer;
+GRANT EXECUTE ON FUNCTION odin._priority(text), odin._color(text, text), odin._material(text), odin._may(bigint, name), odin._not_null(anyelement, text),
+  odin._currency(bigint), odin._mine(text, bigint, text, name), odin._new_in(name), odin._estimate(bigint) TO odin_viewer;

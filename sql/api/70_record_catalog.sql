@@ -71,7 +71,7 @@ BEGIN
       several := ARRAY(SELECT m.rel FROM odin._models_of(who) m WHERE m.relation_name = wanted[1]);
       IF cardinality(several) > 1 THEN
         PERFORM odin.fail('record_model_not_found', format('model: %s is in more than one schema', model),
-          'Say which one: ' || (SELECT string_agg(f::regclass::text, ' or ') FROM unnest(several) f), '{"field": "model"}');
+          'Say which one: ' || (SELECT string_agg(f::regclass::text, ' or ' ORDER BY f::regclass::text COLLATE "C") FROM unnest(several) f), '{"field": "model"}');
       END IF;
       rel := several[1];
     END IF;

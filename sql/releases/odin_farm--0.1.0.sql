@@ -2709,6 +2709,15 @@ BEGIN
 END $f$;
 COMMENT ON FUNCTION odin.orgs_of(name) IS 'Orgs a role belongs to as staff, inherited memberships included; of somebody else''s, those you share. For policies: pass current_user.';
 
+-- May whoever acts know of this org? The farm's own services and superusers may of all; for functions that look past row security.
+CREATE OR REPLACE FUNCTION odin._sees(org bigint) RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  me name := odin.actor();
+BEGIN
+  RETURN org IN (SELECT odin.orgs_of(me)) OR (SELECT r.rolsuper OR NOT (pg_has_role(r.oid, 'odin_viewer', 'USAGE') OR pg_has_role(r.oid, 'odin_bi', 'USAGE')) FROM pg_roles r WHERE r.rolname = me);
+END $f$;
+
 CREATE OR REPLACE FUNCTION odin.customers_of(caller name) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
@@ -3526,13 +3535,13 @@ BEGIN
     found := ARRAY[coalesce(odin._function_oid(function), odin._parsed_function(function))];
   ELSE
     found := ARRAY(SELECT c.oid FROM pg_proc c JOIN pg_namespace n ON n.oid = c.pronamespace
-                    WHERE ARRAY[n.nspname::text, c.proname::text] = parse_ident(function));
+                    WHERE ARRAY[n.nspname::text, c.proname::text] = parse_ident(function) ORDER BY c.oid);
   END IF;
   IF cardinality(found) = 0 OR found[1] IS NULL THEN
     PERFORM odin.fail('registration_failed', format('function: there is no %s', function), 'Give schema.name, with argument types when it is overloaded: shop.requote(bigint, numeric).');
   ELSIF cardinality(found) > 1 THEN
     PERFORM odin.fail('registration_failed', format('function: %s is overloaded', function),
-      'Say which one: ' || (SELECT string_agg(o::regprocedure::text, ' or ') FROM unnest(found) o));
+      'Say which one: ' || (SELECT string_agg(o::regprocedure::text, ' or ' ORDER BY o::regprocedure::text COLLATE "C") FROM unnest(found) o));
   END IF;
   SELECT * INTO p FROM pg_proc WHERE oid = found[1];
   IF p.prokind = 'p' THEN
@@ -4328,8 +4337,8 @@ BEGIN
   EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
     -- Whatever fails around the tool takes the tool's effect with it.
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    -- A tool that outran its time did run.
-    out := coalesce(out, CASE WHEN state = '57014' THEN '{}'::jsonb END);
+    -- A tool that outran its time did run (the jail says so).
+    out := coalesce(out, CASE WHEN state = '57014' AND detail LIKE 'the tool went on%' THEN '{}'::jsonb END);
     err := odin._error_of(jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint), role_name);
   END work;
   outcome := CASE WHEN err IS NOT NULL AND out IS NULL THEN 'refused' WHEN err IS NOT NULL THEN 'failed' WHEN task IS NOT NULL THEN 'queued' WHEN stored IS NOT NULL THEN 'replay'
@@ -6490,6 +6499,7 @@ DECLARE
   card odin.rate_cards;
 BEGIN
   SELECT x.org_id, coalesce(x.seconds, 0) AS seconds INTO r FROM odin.model_revisions x WHERE x.id = of_revision;
+  IF NOT odin._sees(r.org_id) THEN RETURN; END IF;
   card := odin._rate_card(r.org_id);
   SELECT coalesce(sum(m.mg), 0), coalesce(sum(m.mg / 1000000.0 * coalesce(odin._cost_per_kg(m.org_id, m.filament_id, m.material), card.material_per_kg)), 0)
     INTO _estimate.mg, _estimate.material FROM odin.revision_materials m WHERE m.revision_id = of_revision;
@@ -7189,8 +7199,8 @@ BEGIN
   END IF;
 END $f$;
 GRANT EXECUTE ON FUNCTION odin._visible_orgs() TO odin_viewer, odin_customer;
-GRANT EXECUTE ON FUNCTION odin._setting(bigint, text, text), odin._priority(text), odin._color(text, text), odin._material(text), odin._may(bigint, name), odin._not_null(anyelement, text),
-  odin._currency(bigint), odin._mine(text, bigint, text, name), odin._new_in(name), odin._estimate(bigint), odin._threshold(bigint, text) TO odin_viewer;
+GRANT EXECUTE ON FUNCTION odin._priority(text), odin._color(text, text), odin._material(text), odin._may(bigint, name), odin._not_null(anyelement, text),
+  odin._currency(bigint), odin._mine(text, bigint, text, name), odin._new_in(name), odin._estimate(bigint) TO odin_viewer;
 $odin_file_52$::text)
 , ('api'::text, 'api/35_calculators.sql'::text, $odin_file_53$-- The four calculators: offline arithmetic over the reference tables, and the same questions answered from the farm's own figures (live).
 -- Formulas, ranges and rounding are a contract: figures are computed in full and rounded once, for display.

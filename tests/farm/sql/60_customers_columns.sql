@@ -83,3 +83,14 @@ SELECT t.is((SELECT jsonb_agg(r.relation || '.' || r.col ORDER BY 1) FROM t.read
   AND NOT t.refused(format('SELECT %I FROM odin.%I LIMIT 0', r.col, r.relation))), NULL, 'plain SQL is refused every other column');
 SELECT t.ok(t.refused(q), 'refused to a customer: ' || q) FROM unnest(ARRAY['SELECT * FROM odin.rate_cards', 'SELECT * FROM odin.run_costs', 'SELECT * FROM odin.spools', 'SELECT * FROM odin.order_profit_view', 'SELECT * FROM odin_bi.fact_runs', 'SELECT * FROM odin.printers',
   'SELECT odin._estimate(1)', 'SELECT odin._setting(1, ''max_attempts'', '''')', 'SELECT odin.order_profit(1)', 'SELECT odin.why(1)']) q;
+
+-- Staff of another farm in the same database: what looks past row security looks at his own farm only.
+SELECT min(id) AS revision FROM odin.model_revisions WHERE org_id = (SELECT org FROM t.ids) \gset
+SET ROLE ft_other;
+SELECT e.cost IS NULL AND e.seconds IS NULL AS hidden FROM odin._estimate(:revision) e \gset
+SET ROLE ft_viewer;
+SELECT e.cost IS NOT NULL AS shown FROM odin._estimate(:revision) e \gset
+RESET ROLE;
+SELECT t.ok(:'hidden', 'another farm''s staff cannot ask for the cost of a plate');
+SELECT t.ok(:'shown', 'its own staff can');
+SELECT t.ok(NOT has_function_privilege('ft_viewer', 'odin._setting(bigint, text, text)', 'EXECUTE'), 'settings are read through get_settings only');
