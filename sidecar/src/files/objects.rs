@@ -254,13 +254,7 @@ impl Objects {
             .bucket
             .abort_multipart_upload(Some(&object.credentials), &object.key, upload)
             .sign(SIGNED_FOR);
-        match self
-            .send(object, Method::DELETE, url, Bytes::new(), SMALL)
-            .await
-        {
-            Err(ObjectError::Missing(_)) => Ok(()),
-            other => other.map(|_| ()),
-        }
+        self.delete(object, url).await
     }
 
     /// Removes an object; one that is not there is removed already.
@@ -269,6 +263,11 @@ impl Objects {
             .bucket
             .delete_object(Some(&object.credentials), &object.key)
             .sign(SIGNED_FOR);
+        self.delete(object, url).await
+    }
+
+    /// What is not there is deleted already.
+    async fn delete(&self, object: &Object, url: Url) -> Result<(), ObjectError> {
         match self
             .send(object, Method::DELETE, url, Bytes::new(), SMALL)
             .await
