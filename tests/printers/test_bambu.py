@@ -300,11 +300,11 @@ def an_unsigned_order_is_refused_in_plain_words(farm):
 
 def wrong_answers_are_told_apart(farm):
     """Code, serial number, certificate, port: each has words of its own, none has the code in it."""
-    sidecar, printer = with_printer(farm, code="00000000")
+    sidecar, printer = with_printer(farm, code="notright")
     def diagnosed(word):
         return wait(f"the diagnosis {word}", lambda: (lambda s: s if not s["works"] and word in s["detail"] else None)(sidecar.ok("test_printer", {"printer_id": printer})), 40, 1.0)
     assert diagnosed("access code")["problem"] == "printer_auth"
-    assert "00000000" not in sidecar.said()
+    assert "notright" not in sidecar.said()
     for change, word in (("serial = '01P00A000000000'", "another printer"), ("serial = NULL", "serial number"), (f"serial = '{SERIAL}', address = '127.0.0.1 mqtt=1 ftp=1'", "refused"),
                          ("address = 'no-such-printer.invalid'", "resolved"), (f"address = '127.0.0.1 mqtt={server.inside}'", "TLS"), ("address = 'http://127.0.0.1'", "address must be")):
         farm.psql(farm.name, f"UPDATE odin.printers SET {change} WHERE id = {printer}")

@@ -68,7 +68,7 @@ impl Handler {
                 jsonrpc.request.id = %cx.id,
                 trace_id,
                 error.r#type = outcome,
-                duration_ms = took.as_secs_f64() * 1000.0,
+                duration_ms = took.as_micros() as f64 / 1000.0,
                 request_id = %self.caller.request_id,
                 key = %self.caller.principal.key_name,
                 role = %self.caller.principal.role,

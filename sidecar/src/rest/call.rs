@@ -421,7 +421,7 @@ async fn call(
         url.path = asked.path,
         gen_ai.tool.name = tool,
         error.r#type = code,
-        duration_ms = took.as_secs_f64() * 1000.0,
+        duration_ms = took.as_micros() as f64 / 1000.0,
         request_id = %caller.request_id,
         key = %caller.principal.key_name,
         client.address = caller.ip.map(tracing::field::display),
