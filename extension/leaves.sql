@@ -4,6 +4,10 @@ CREATE FUNCTION odin._jail_run(role oid, invoke regprocedure, run oid, arguments
   RETURNS jsonb LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'jail_run';
 CREATE FUNCTION odin._run(run oid, arguments jsonb)
   RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'run_tool';
+CREATE FUNCTION odin._plain_call(invoke_read regprocedure, invoke_write regprocedure, credential text, tool text, arguments jsonb, options jsonb)
+  RETURNS jsonb LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'plain_call';
+CREATE FUNCTION odin._plain_learn(registry bigint, wanted text, scopes text[], tool bigint, version bigint, name text, read_only boolean, raw boolean, redact boolean, limit_ms int)
+  RETURNS void LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'plain_learn_wrapper';
 CREATE FUNCTION odin._instance_row()
   RETURNS record LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'instance_row';
 CREATE FUNCTION odin._key_row(hash bytea)

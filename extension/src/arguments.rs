@@ -4,6 +4,7 @@ use crate::tools::keep;
 use odin_core::{canonical, nearest, Spec};
 use pgrx::prelude::*;
 use pgrx::JsonB;
+use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -14,13 +15,13 @@ thread_local! {
 /// The arguments as the tool takes them, when there is nothing to say about them and nothing beside them; NULL = ask `arguments_checked`.
 #[pg_extern]
 fn arguments_plain(tool: i64, version: i64, sent: JsonB) -> Option<JsonB> {
+    plain(tool, version, sent.0).map(JsonB)
+}
+
+pub fn plain(tool: i64, version: i64, sent: Value) -> Option<Value> {
     SPECS.with(|specs| {
         let specs = specs.borrow();
-        specs
-            .get(&(tool, version))?
-            .prepare(sent.0)
-            .into_plain()
-            .map(JsonB)
+        specs.get(&(tool, version))?.prepare(sent).into_plain()
     })
 }
 

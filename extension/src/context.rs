@@ -88,7 +88,7 @@ fn call_hints() -> Option<JsonB> {
 
 /// Has the finished call said anything beside its result?
 #[pg_extern]
-fn call_has_hints() -> bool {
+pub fn call_has_hints() -> bool {
     LEFT.with(|slot| slot.borrow().as_ref().is_some_and(Call::has_hints))
 }
 

@@ -65,7 +65,7 @@ pub unsafe extern "C-unwind" fn jail_run(fcinfo: pg_sys::FunctionCallInfo) -> pg
         required((!argument.isnull).then_some(argument.value), name)
     };
     let (run, arguments) = (sent(2, "run"), sent(3, "arguments"));
-    if pg_sys::superuser_arg(role) || pg_sys::has_bypassrls_privilege(role) {
+    if is_above(role) {
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -73,7 +73,16 @@ pub unsafe extern "C-unwind" fn jail_run(fcinfo: pg_sys::FunctionCallInfo) -> pg
         );
     }
     let json = |value: Option<JsonB>| value.map_or(Value::Null, |json| json.0);
-    let Some(_call) = Guard::enter(About {
+    let inmate = Inmate {
+        role,
+        invoke,
+        run,
+        arguments,
+        preview: sent(4, "preview"),
+        bound_to: sent(5, "bound_to"),
+        limit_ms,
+    };
+    let about = About {
         id: pg_getarg(fcinfo, 6).unwrap_or(0),
         role: required(pg_getarg(fcinfo, 7), "role_name"),
         key: pg_getarg(fcinfo, 8),
@@ -81,39 +90,88 @@ pub unsafe extern "C-unwind" fn jail_run(fcinfo: pg_sys::FunctionCallInfo) -> pg
         images: preview || !bound_to.is_empty(),
         answers: json(pg_getarg(fcinfo, 9)),
         state: json(pg_getarg(fcinfo, 10)),
-    }) else {
-        ereport!(
-            ERROR,
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            "a tool cannot call another tool through the dispatcher"
-        );
     };
-    let level = pg_sys::NewGUCNestLevel();
-    let began = pg_sys::GetCurrentTimestamp();
-    let timer = Timer::arm(limit_ms);
-    let inside = Role::enter(role);
-    let result = pg_sys::OidFunctionCall4Coll(
-        invoke,
-        pg_sys::Oid::INVALID,
-        run,
-        arguments,
-        sent(4, "preview"),
-        sent(5, "bound_to"),
-    );
-    drop(inside);
-    drop(timer);
-    // Not a commit: every setting changed inside goes back, plain SET included.
-    pg_sys::AtEOXact_GUC(false, level);
-    // A tool may swallow the cancellation and go on; what comes after its time does not count.
-    if limit_ms > 0 && pg_sys::GetCurrentTimestamp() - began > i64::from(limit_ms) * 1000 {
-        ereport!(
-            ERROR,
-            PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
-            "canceling statement due to statement timeout",
-            "the tool went on after its time"
-        );
+    match inmate.run(about) {
+        Ok(result) => result,
+        Err(Broken::Nested) => {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "a tool cannot call another tool through the dispatcher"
+            );
+        }
+        Err(Broken::Late) => {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+                LATE.0,
+                LATE.1
+            );
+        }
     }
-    result
+}
+
+/// What a tool is told that went on after its time: message and detail.
+pub const LATE: (&str, &str) = (
+    "canceling statement due to statement timeout",
+    "the tool went on after its time",
+);
+
+/// No key may act as such a role.
+///
+/// # Safety
+/// Looks into the backend's catalog caches, so a transaction must be open.
+pub unsafe fn is_above(role: pg_sys::Oid) -> bool {
+    pg_sys::superuser_arg(role) || pg_sys::has_bypassrls_privilege(role)
+}
+
+/// What runs in the jail: `invoke(run, arguments, preview, bound_to)` as `role`.
+pub struct Inmate {
+    pub role: pg_sys::Oid,
+    pub invoke: pg_sys::Oid,
+    pub run: pg_sys::Datum,
+    pub arguments: pg_sys::Datum,
+    pub preview: pg_sys::Datum,
+    pub bound_to: pg_sys::Datum,
+    pub limit_ms: i32,
+}
+
+pub enum Broken {
+    /// The backend is in the middle of another call.
+    Nested,
+    /// A tool may swallow the cancellation and go on; what comes after its time does not count.
+    Late,
+}
+
+impl Inmate {
+    /// # Safety
+    /// The values are of the types that every odin._invoke takes, and the role is not above.
+    pub unsafe fn run(&self, about: About) -> Result<pg_sys::Datum, Broken> {
+        let Some(_call) = Guard::enter(about) else {
+            return Err(Broken::Nested);
+        };
+        let level = pg_sys::NewGUCNestLevel();
+        let began = pg_sys::GetCurrentTimestamp();
+        let timer = Timer::arm(self.limit_ms);
+        let inside = Role::enter(self.role);
+        let result = pg_sys::OidFunctionCall4Coll(
+            self.invoke,
+            pg_sys::Oid::INVALID,
+            self.run,
+            self.arguments,
+            self.preview,
+            self.bound_to,
+        );
+        drop(inside);
+        drop(timer);
+        // Not a commit: every setting changed inside goes back, plain SET included.
+        pg_sys::AtEOXact_GUC(false, level);
+        let took = pg_sys::GetCurrentTimestamp() - began;
+        if self.limit_ms > 0 && took > i64::from(self.limit_ms) * 1000 {
+            return Err(Broken::Late);
+        }
+        Ok(result)
+    }
 }
 
 #[no_mangle]

@@ -8,6 +8,8 @@ mod domain;
 mod expression;
 mod jail;
 mod lookups;
+mod made;
+mod plain;
 mod plan;
 mod records;
 mod roles;
@@ -15,5 +17,6 @@ mod rows;
 mod secrets;
 mod timeout;
 mod tools;
+mod trail;
 
 ::pgrx::pg_module_magic!();

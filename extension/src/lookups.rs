@@ -44,6 +44,23 @@ unsafe fn row(
     copy
 }
 
+/// The one row of odin.instance.
+///
+/// # Safety
+/// Inside a transaction with a snapshot.
+pub unsafe fn instance() -> Option<pg_sys::Datum> {
+    row(c"odin", c"instance", None)
+}
+
+/// The row of odin_private.keys with that hash (a bytea).
+///
+/// # Safety
+/// As above.
+pub unsafe fn key(hash: pg_sys::Datum) -> Option<pg_sys::Datum> {
+    let by_hash = (c"keys_hash_key", c"hash", hash);
+    row(c"odin_private", c"keys", Some(by_hash))
+}
+
 /// # Safety
 /// The call that `answer` is for.
 unsafe fn said(fcinfo: pg_sys::FunctionCallInfo, answer: Option<pg_sys::Datum>) -> pg_sys::Datum {
@@ -65,7 +82,7 @@ pub extern "C" fn pg_finfo_instance_row() -> &'static pg_sys::Pg_finfo_record {
 #[no_mangle]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn instance_row(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    said(fcinfo, row(c"odin", c"instance", None))
+    said(fcinfo, instance())
 }
 
 #[no_mangle]
@@ -83,6 +100,5 @@ pub extern "C" fn pg_finfo_key_row() -> &'static pg_sys::Pg_finfo_record {
 #[pg_guard]
 pub unsafe extern "C-unwind" fn key_row(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     let hash = (*fcinfo).args.as_slice(1)[0].value;
-    let key = (c"keys_hash_key", c"hash", hash);
-    said(fcinfo, row(c"odin_private", c"keys", Some(key)))
+    said(fcinfo, key(hash))
 }

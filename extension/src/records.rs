@@ -3,6 +3,7 @@
 //! and the server makes it anew when tables, policies or rights change. Whatever is unusual is left to SQL.
 
 use crate::domain::compile_for;
+use crate::made::Made;
 use base64::Engine;
 use pgrx::prelude::*;
 use pgrx::{pg_sys, FromDatum, IntoDatum, JsonB};
@@ -242,102 +243,24 @@ unsafe fn together(
         _ => None,
     };
     let mut made = Made::new();
-    made.text(pg_sys::JsonbIteratorToken::WJB_KEY, "model");
+    made.key("model");
     made.text(
         pg_sys::JsonbIteratorToken::WJB_VALUE,
         &name.to_string_lossy(),
     );
-    made.text(pg_sys::JsonbIteratorToken::WJB_KEY, "records");
+    made.key("records");
     made.mark(pg_sys::JsonbIteratorToken::WJB_BEGIN_ARRAY);
     for record in records {
-        made.whole(record);
+        made.whole(pg_sys::JsonbIteratorToken::WJB_ELEM, record);
     }
     made.mark(pg_sys::JsonbIteratorToken::WJB_END_ARRAY);
-    made.text(pg_sys::JsonbIteratorToken::WJB_KEY, "count");
-    made.number(kept);
+    made.key("count");
+    made.number(kept as i64);
     for (key, value) in [("next_cursor", &next), ("note", &note)] {
         if let Some(value) = value {
-            made.text(pg_sys::JsonbIteratorToken::WJB_KEY, key);
+            made.key(key);
             made.text(pg_sys::JsonbIteratorToken::WJB_VALUE, value);
         }
     }
     Some(made.finish(outside))
-}
-
-/// A JSON object being put together with the server's own hands.
-struct Made {
-    state: *mut pg_sys::JsonbParseState,
-    top: *mut pg_sys::JsonbValue,
-}
-
-impl Made {
-    /// # Safety
-    /// What is pushed must live until `finish`; it is not copied before.
-    unsafe fn new() -> Made {
-        let mut made = Made {
-            state: std::ptr::null_mut(),
-            top: std::ptr::null_mut(),
-        };
-        made.mark(pg_sys::JsonbIteratorToken::WJB_BEGIN_OBJECT);
-        made
-    }
-
-    unsafe fn mark(&mut self, token: pg_sys::JsonbIteratorToken::Type) {
-        self.top = pg_sys::pushJsonbValue(&mut self.state, token, std::ptr::null_mut());
-    }
-
-    unsafe fn push(
-        &mut self,
-        token: pg_sys::JsonbIteratorToken::Type,
-        kind: pg_sys::jbvType::Type,
-        val: pg_sys::JsonbValue__bindgen_ty_1,
-    ) {
-        let mut value = pg_sys::JsonbValue { type_: kind, val };
-        self.top = pg_sys::pushJsonbValue(&mut self.state, token, &mut value);
-    }
-
-    unsafe fn text(&mut self, token: pg_sys::JsonbIteratorToken::Type, text: &str) {
-        // The server's copy: the pushed value is only pointed to.
-        let copy = pg_sys::pnstrdup(text.as_ptr().cast(), text.len());
-        let string = pg_sys::JsonbValue__bindgen_ty_1__bindgen_ty_1 {
-            len: text.len() as i32,
-            val: copy,
-        };
-        self.push(
-            token,
-            pg_sys::jbvType::jbvString,
-            pg_sys::JsonbValue__bindgen_ty_1 { string },
-        );
-    }
-
-    unsafe fn number(&mut self, n: usize) {
-        let numeric = pg_sys::int64_to_numeric(n as i64);
-        self.push(
-            pg_sys::JsonbIteratorToken::WJB_VALUE,
-            pg_sys::jbvType::jbvNumeric,
-            pg_sys::JsonbValue__bindgen_ty_1 { numeric },
-        );
-    }
-
-    /// A whole JSON value as an element; the server takes it apart.
-    unsafe fn whole(&mut self, value: *mut pg_sys::varlena) {
-        let json: *mut pg_sys::Jsonb = value.cast();
-        let binary = pg_sys::JsonbValue__bindgen_ty_1__bindgen_ty_4 {
-            len: (pgrx::varsize(value) - pg_sys::VARHDRSZ) as i32,
-            data: &mut (*json).root,
-        };
-        self.push(
-            pg_sys::JsonbIteratorToken::WJB_ELEM,
-            pg_sys::jbvType::jbvBinary,
-            pg_sys::JsonbValue__bindgen_ty_1 { binary },
-        );
-    }
-
-    unsafe fn finish(mut self, outside: pg_sys::MemoryContext) -> pg_sys::Datum {
-        self.mark(pg_sys::JsonbIteratorToken::WJB_END_OBJECT);
-        let inside = pg_sys::MemoryContextSwitchTo(outside);
-        let made = pg_sys::JsonbValueToJsonb(self.top);
-        pg_sys::MemoryContextSwitchTo(inside);
-        pg_sys::Datum::from(made)
-    }
 }

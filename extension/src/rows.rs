@@ -1,10 +1,10 @@
 //! Which columns of a row differ from another row of the same table: the change trail turns only those into JSON.
 
 use pgrx::prelude::*;
-use pgrx::{pg_sys, PgTupleDesc};
+use pgrx::{pg_sys, FromDatum, PgTupleDesc};
 
 /// A row taken apart.
-struct Row {
+pub struct Row {
     description: PgTupleDesc<'static>,
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
@@ -13,7 +13,7 @@ struct Row {
 impl Row {
     /// # Safety
     /// `datum` must be a composite value of the server's.
-    unsafe fn read(datum: pg_sys::Datum) -> Row {
+    pub unsafe fn read(datum: pg_sys::Datum) -> Row {
         let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()) as pg_sys::HeapTupleHeader;
         let about = (*header).t_choice.t_datum;
         let description = PgTupleDesc::from_pg(pg_sys::lookup_rowtype_tupdesc(
@@ -38,6 +38,19 @@ impl Row {
             values,
             nulls,
         }
+    }
+
+    /// A column's value; NULL and a column that is not there are the same.
+    pub fn value(&self, name: &str) -> Option<pg_sys::Datum> {
+        let at = (0..self.values.len())
+            .find(|&i| self.description.get(i).is_some_and(|c| c.name() == name))?;
+        (!self.nulls[at]).then(|| self.values[at])
+    }
+
+    /// # Safety
+    /// The column is of a type that T reads.
+    pub unsafe fn get<T: FromDatum>(&self, name: &str) -> Option<T> {
+        T::from_datum(self.value(name)?, false)
     }
 
     /// Places of the columns that are stored otherwise than in `other`, and of id and org_id. The same value may be stored in two ways, so some of

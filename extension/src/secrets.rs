@@ -70,7 +70,7 @@ fn token_claims(
 /// Which cluster and database a row was written in: after a restore elsewhere transaction ids start
 /// anew, and the audit's seals must tell the two apart.
 #[pg_extern(stable)]
-fn origin() -> i64 {
+pub fn origin() -> i64 {
     // SAFETY: both are set before any SQL runs and never change in a backend.
     unsafe {
         (pg_sys::GetSystemIdentifier() ^ (u64::from(pg_sys::MyDatabaseId.to_u32()) << 32)) as i64
@@ -79,6 +79,6 @@ fn origin() -> i64 {
 
 /// The version of the code; every call compares it with the version of the tables.
 #[pg_extern(immutable, parallel_safe)]
-fn code_version() -> &'static str {
+pub fn code_version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// More tools than any farm has; past it the cache starts anew instead of growing without end.
-const KEPT: usize = 2000;
+pub const KEPT: usize = 2000;
 
 #[derive(Default)]
 struct Rows {
@@ -32,17 +32,22 @@ pub fn keep<T>(map: &mut HashMap<(i64, i64), T>, key: (i64, i64), value: T) {
     map.insert(key, value);
 }
 
+/// The tool's function and the one in odin_call, as this backend learned them.
+pub fn functions(tool: i64, version: i64) -> Option<(pg_sys::Oid, pg_sys::Oid)> {
+    FUNCTIONS.with(|known| known.borrow().get(&(tool, version)).copied())
+}
+
 /// The function behind a version of a tool, if this backend has looked it up before. One dropped since is
 /// still told: whoever asks what it may do finds that it is gone.
 #[pg_extern]
 fn function_known(tool: i64, version: i64) -> Option<pg_sys::Oid> {
-    FUNCTIONS.with(|known| known.borrow().get(&(tool, version)).map(|f| f.0))
+    functions(tool, version).map(|f| f.0)
 }
 
 /// The function in odin_call that runs it.
 #[pg_extern]
 fn caller_known(tool: i64, version: i64) -> Option<pg_sys::Oid> {
-    FUNCTIONS.with(|known| known.borrow().get(&(tool, version)).map(|f| f.1))
+    functions(tool, version).map(|f| f.1)
 }
 
 /// Remember the functions behind a version of a tool; the answer is the tool's own.
@@ -58,7 +63,7 @@ fn function_learn(
 }
 
 /// A transaction that has written may have changed the registry itself, and may still be rolled back.
-fn may_be_uncommitted() -> bool {
+pub fn may_be_uncommitted() -> bool {
     // SAFETY: reads this backend's own state and assigns nothing.
     unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
 }

@@ -1,8 +1,9 @@
 -- Row-level access: rows in members and access_rules become policies and trail triggers.
--- A policy must never call a function per row: memberships are read once a query.
+-- A policy must never call a function per row: memberships are read once a query. Their plan is the generic one: the server
+-- would think a plan for just these roles cheaper, and make it anew for every table of every query.
 
 CREATE OR REPLACE FUNCTION odin._memberships(caller name) RETURNS SETOF odin.members
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $f$
 DECLARE
   roles text[] := odin._roles_of(caller);
 BEGIN
@@ -24,7 +25,7 @@ BEGIN
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.orgs_of(caller name) RETURNS SETOF bigint
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $f$
 DECLARE
   roles text[];
 BEGIN
@@ -48,7 +49,7 @@ BEGIN
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.customers_of(caller name) RETURNS SETOF bigint
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $f$
 DECLARE
   roles text[];
 BEGIN

@@ -58,11 +58,13 @@ LANGUAGE sql AS $f$
 $f$;
 
 -- Steps 2 to 7. `who` is the role, `own_tx` says that the whole transaction is this call (the gateway's), `registry` is the registry's version if
--- the caller knows it. Every expression costs a call some microseconds: what nearly every call passes is asked at once.
-CREATE OR REPLACE FUNCTION odin._dispatch(who oid, role_name text, key_id bigint, scopes text[], key_rate int, wanted text, arguments jsonb, options jsonb, own_tx boolean, registry bigint DEFAULT NULL, wanted_kind text DEFAULT 'tool')
+-- the caller knows it, `done` what _plain_call left unfinished: the tool has run, and what became of it is told here. Every expression costs a
+-- call some microseconds: what nearly every call passes is asked at once.
+CREATE OR REPLACE FUNCTION odin._dispatch(who oid, role_name text, key_id bigint, scopes text[], key_rate int, wanted text, arguments jsonb, options jsonb, own_tx boolean, registry bigint DEFAULT NULL, wanted_kind text DEFAULT 'tool',
+  done jsonb DEFAULT NULL)
 RETURNS jsonb LANGUAGE plpgsql AS $f$
 DECLARE
-  started timestamptz := clock_timestamp();
+  started timestamptz := clock_timestamp() - coalesce((done->>'took_us')::int, 0) * interval '1 microsecond';
   t odin.tools;
   ready jsonb;
   args jsonb;
@@ -93,7 +95,7 @@ BEGIN
     END IF;
     t := coalesce(odin._tool_known(wanted_kind, wanted, registry), odin._tool_learn(wanted_kind, wanted, registry, odin._find_tool(wanted, wanted_kind)));
     -- Nearly every call is open and has no limits; a refusal or a function made anew takes the long way.
-    IF (t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
+    IF done IS NULL AND (t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
         AND key_rate IS NULL AND t.rate_per_minute IS NULL AND t.concurrency IS NULL
         AND has_function_privilege(who, coalesce(odin._function_known(t.id, t.version), odin._learn(t)), 'EXECUTE')) IS NOT TRUE THEN
       err := odin._gate(t, who, role_name, scopes, wanted, options);
@@ -143,14 +145,19 @@ BEGIN
           err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options || jsonb_build_object('approval_reason', control->'approval_reason'), preview, token));
           EXIT work WHEN err IS NOT NULL;
         END IF;
-        call_id := nextval('odin.audit_calls_id_seq');
+        call_id := coalesce((done->>'call_id')::bigint, nextval('odin.audit_calls_id_seq'));
       END IF;
+    END IF;
+    IF (t.raw OR (t.result_key IS NULL AND t.next_actions = '[]')) AND own_tx AND t.task = 'no' AND t.secret_arguments = '{}' AND t.confirm = 'none' AND wanted_kind = 'tool'
+       AND key_rate IS NULL AND t.rate_per_minute IS NULL AND t.concurrency IS NULL THEN
+      -- Open, and nothing but the right to its function is to be asked for: the next such call need not come here (extension/src/plain.rs).
+      PERFORM odin._plain_learn(registry, wanted, scopes, t.id, t.version, t.name, t.read_only, t.raw, t.redact, t.timeout_ms);
     END IF;
     -- Of a read nothing but the audit row will be written: no caller has to wait for its flush.
     said := CASE WHEN t.read_only AND own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN set_config('synchronous_commit', 'off', true) END;
-    out := odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(oid,jsonb,boolean,text)'::regprocedure ELSE 'odin._invoke(oid,jsonb,boolean,text)'::regprocedure END, odin._caller_known(t.id, t.version), CASE WHEN control ? 'fields' THEN args || '{"_fields": true}' ELSE args END,
+    out := coalesce(done->'ran', odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(oid,jsonb,boolean,text)'::regprocedure ELSE 'odin._invoke(oid,jsonb,boolean,text)'::regprocedure END, odin._caller_known(t.id, t.version), CASE WHEN control ? 'fields' THEN args || '{"_fields": true}' ELSE args END,
       coalesce(preview, false), coalesce(token->>'touched', ''), call_id, role_name, key_id, options->'input_responses',
-      CASE WHEN options ? 'request_state' THEN odin._state_open(options->>'request_state', role_name, t.name, args) END, t.timeout_ms);
+      CASE WHEN options ? 'request_state' THEN odin._state_open(options->>'request_state', role_name, t.name, args) END, t.timeout_ms));
     answer := out->'result';
     IF answer IS NULL THEN
       IF preview AND out ? 'seen' THEN

@@ -47,6 +47,10 @@ CREATE FUNCTION odin._jail_run(role oid, invoke regprocedure, run oid, arguments
   RETURNS jsonb LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'jail_run';
 CREATE FUNCTION odin._run(run oid, arguments jsonb)
   RETURNS jsonb LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'run_tool';
+CREATE FUNCTION odin._plain_call(invoke_read regprocedure, invoke_write regprocedure, credential text, tool text, arguments jsonb, options jsonb)
+  RETURNS jsonb LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'plain_call';
+CREATE FUNCTION odin._plain_learn(registry bigint, wanted text, scopes text[], tool bigint, version bigint, name text, read_only boolean, raw boolean, redact boolean, limit_ms int)
+  RETURNS void LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'plain_learn_wrapper';
 CREATE FUNCTION odin._instance_row()
   RETURNS record LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'instance_row';
 CREATE FUNCTION odin._key_row(hash bytea)
@@ -2670,10 +2674,11 @@ BEGIN
 END $f$;
 $odin_file_26$::text)
 , ('api'::text, 'api/11_access.sql'::text, $odin_file_27$-- Row-level access: rows in members and access_rules become policies and trail triggers.
--- A policy must never call a function per row: memberships are read once a query.
+-- A policy must never call a function per row: memberships are read once a query. Their plan is the generic one: the server
+-- would think a plan for just these roles cheaper, and make it anew for every table of every query.
 
 CREATE OR REPLACE FUNCTION odin._memberships(caller name) RETURNS SETOF odin.members
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $f$
 DECLARE
   roles text[] := odin._roles_of(caller);
 BEGIN
@@ -2695,7 +2700,7 @@ BEGIN
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.orgs_of(caller name) RETURNS SETOF bigint
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $f$
 DECLARE
   roles text[];
 BEGIN
@@ -2719,7 +2724,7 @@ BEGIN
 END $f$;
 
 CREATE OR REPLACE FUNCTION odin.customers_of(caller name) RETURNS SETOF bigint
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $f$
 DECLARE
   roles text[];
 BEGIN
@@ -4224,11 +4229,13 @@ LANGUAGE sql AS $f$
 $f$;
 
 -- Steps 2 to 7. `who` is the role, `own_tx` says that the whole transaction is this call (the gateway's), `registry` is the registry's version if
--- the caller knows it. Every expression costs a call some microseconds: what nearly every call passes is asked at once.
-CREATE OR REPLACE FUNCTION odin._dispatch(who oid, role_name text, key_id bigint, scopes text[], key_rate int, wanted text, arguments jsonb, options jsonb, own_tx boolean, registry bigint DEFAULT NULL, wanted_kind text DEFAULT 'tool')
+-- the caller knows it, `done` what _plain_call left unfinished: the tool has run, and what became of it is told here. Every expression costs a
+-- call some microseconds: what nearly every call passes is asked at once.
+CREATE OR REPLACE FUNCTION odin._dispatch(who oid, role_name text, key_id bigint, scopes text[], key_rate int, wanted text, arguments jsonb, options jsonb, own_tx boolean, registry bigint DEFAULT NULL, wanted_kind text DEFAULT 'tool',
+  done jsonb DEFAULT NULL)
 RETURNS jsonb LANGUAGE plpgsql AS $f$
 DECLARE
-  started timestamptz := clock_timestamp();
+  started timestamptz := clock_timestamp() - coalesce((done->>'took_us')::int, 0) * interval '1 microsecond';
   t odin.tools;
   ready jsonb;
   args jsonb;
@@ -4259,7 +4266,7 @@ BEGIN
     END IF;
     t := coalesce(odin._tool_known(wanted_kind, wanted, registry), odin._tool_learn(wanted_kind, wanted, registry, odin._find_tool(wanted, wanted_kind)));
     -- Nearly every call is open and has no limits; a refusal or a function made anew takes the long way.
-    IF (t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
+    IF done IS NULL AND (t.active AND odin._scope_covers(scopes, t.scope, t.area) AND (t.read_only OR NOT coalesce((options->>'readonly')::boolean, false))
         AND key_rate IS NULL AND t.rate_per_minute IS NULL AND t.concurrency IS NULL
         AND has_function_privilege(who, coalesce(odin._function_known(t.id, t.version), odin._learn(t)), 'EXECUTE')) IS NOT TRUE THEN
       err := odin._gate(t, who, role_name, scopes, wanted, options);
@@ -4309,14 +4316,19 @@ BEGIN
           err := coalesce(token->'error', odin._policy_refusal(t, role_name, key_id, args, options || jsonb_build_object('approval_reason', control->'approval_reason'), preview, token));
           EXIT work WHEN err IS NOT NULL;
         END IF;
-        call_id := nextval('odin.audit_calls_id_seq');
+        call_id := coalesce((done->>'call_id')::bigint, nextval('odin.audit_calls_id_seq'));
       END IF;
+    END IF;
+    IF (t.raw OR (t.result_key IS NULL AND t.next_actions = '[]')) AND own_tx AND t.task = 'no' AND t.secret_arguments = '{}' AND t.confirm = 'none' AND wanted_kind = 'tool'
+       AND key_rate IS NULL AND t.rate_per_minute IS NULL AND t.concurrency IS NULL THEN
+      -- Open, and nothing but the right to its function is to be asked for: the next such call need not come here (extension/src/plain.rs).
+      PERFORM odin._plain_learn(registry, wanted, scopes, t.id, t.version, t.name, t.read_only, t.raw, t.redact, t.timeout_ms);
     END IF;
     -- Of a read nothing but the audit row will be written: no caller has to wait for its flush.
     said := CASE WHEN t.read_only AND own_tx AND pg_current_xact_id_if_assigned() IS NULL THEN set_config('synchronous_commit', 'off', true) END;
-    out := odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(oid,jsonb,boolean,text)'::regprocedure ELSE 'odin._invoke(oid,jsonb,boolean,text)'::regprocedure END, odin._caller_known(t.id, t.version), CASE WHEN control ? 'fields' THEN args || '{"_fields": true}' ELSE args END,
+    out := coalesce(done->'ran', odin._jail_run(who, CASE WHEN t.read_only THEN 'odin._invoke_read(oid,jsonb,boolean,text)'::regprocedure ELSE 'odin._invoke(oid,jsonb,boolean,text)'::regprocedure END, odin._caller_known(t.id, t.version), CASE WHEN control ? 'fields' THEN args || '{"_fields": true}' ELSE args END,
       coalesce(preview, false), coalesce(token->>'touched', ''), call_id, role_name, key_id, options->'input_responses',
-      CASE WHEN options ? 'request_state' THEN odin._state_open(options->>'request_state', role_name, t.name, args) END, t.timeout_ms);
+      CASE WHEN options ? 'request_state' THEN odin._state_open(options->>'request_state', role_name, t.name, args) END, t.timeout_ms));
     answer := out->'result';
     IF answer IS NULL THEN
       IF preview AND out ? 'seen' THEN
@@ -4946,17 +4958,30 @@ CREATE OR REPLACE FUNCTION odin.gateway_call(credential text, tool text, argumen
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   p record;
+  ran jsonb;
   answer jsonb;
   unlocked text;
 BEGIN
-  p := odin._principal(credential, options);
-  IF p.error IS NOT NULL OR (p.k).concurrency IS NOT NULL THEN
-    IF p.error IS NULL AND NOT odin._take_place('key', (p.k).id, (p.k).concurrency) THEN
-      p.error := odin._no_place(format('this key may make %s calls at once', (p.k).concurrency));
+  -- Most calls are plain ones of a kind that this backend has seen before.
+  ran := odin._plain_call('odin._invoke_read(oid,jsonb,boolean,text)'::regprocedure, 'odin._invoke(oid,jsonb,boolean,text)'::regprocedure, credential, tool, arguments, options);
+  IF ran ? 'status' THEN RETURN ran; END IF;
+  IF ran IS NOT NULL THEN
+    -- The tool has run under what the key was before it: what it may have changed of the key counts from the next call on.
+    answer := odin._dispatch((ran->>'who')::oid, ran->>'role_name', (ran->>'key_id')::bigint, NULL, NULL, tool, arguments, options, true, (ran->>'registry')::bigint, 'tool', ran);
+    IF answer ? 'error' AND ran->'ran' ? 'result' THEN
+      -- What the tool did must not stay behind a refusal.
+      RAISE EXCEPTION USING ERRCODE = '40001', MESSAGE = answer#>>'{error,detail}';
     END IF;
-    IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
+  ELSE
+    p := odin._principal(credential, options);
+    IF p.error IS NOT NULL OR (p.k).concurrency IS NOT NULL THEN
+      IF p.error IS NULL AND NOT odin._take_place('key', (p.k).id, (p.k).concurrency) THEN
+        p.error := odin._no_place(format('this key may make %s calls at once', (p.k).concurrency));
+      END IF;
+      IF p.error IS NOT NULL THEN RETURN jsonb_build_object('status', 'error', 'error', p.error); END IF;
+    END IF;
+    answer := odin._dispatch(p.who, (p.k).role_name, (p.k).id, (p.k).scopes, (p.k).rate_per_minute, tool, arguments, options, true, p.registry);
   END IF;
-  answer := odin._dispatch(p.who, (p.k).role_name, (p.k).id, (p.k).scopes, (p.k).rate_per_minute, tool, arguments, options, true, p.registry);
   -- A session lock that a tool took must not outlive its call. (An assignment costs a third of a PERFORM.)
   unlocked := pg_advisory_unlock_all();
   RETURN answer;

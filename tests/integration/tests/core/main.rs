@@ -16,3 +16,4 @@ mod limits;
 mod people;
 mod preview;
 mod registry;
+mod short_way;
