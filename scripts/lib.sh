@@ -3,6 +3,8 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 export LC_ALL=C.UTF-8
+# A registry that fails once is asked again.
+export CARGO_NET_RETRY=${CARGO_NET_RETRY:-8}
 umask 022
 
 say() { printf '%s\n' "$*"; }
@@ -13,6 +15,18 @@ die() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" -eq 0 ]; }
+
+# apt-get that waits while another one works on this machine, and tries again what the network failed at.
+apt_patiently() { # arguments: update, or install and its packages
+    local left=10
+    until DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 "$@"; do
+        left=$((left - 1))
+        [ $left -gt 0 ] || return 1
+        sleep 10
+        # A list that is older than the archive names packages that are gone.
+        if [ "$1" != update ]; then apt-get -qq -o Acquire::Retries=5 update || true; fi
+    done
+}
 
 # Where cargo puts what it builds.
 target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT/target}"; }

@@ -23,20 +23,21 @@ login_url() { # role database: a URL of the test cluster for the sidecar
 }
 
 start_sidecar() { # name database [VARIABLE=value...]: sets PORT and waits until it serves
-    local name=$1 database=$2 pid tries
+    local name=$1 database=$2 pid patience=$((SECONDS + 120))
     shift 2
-    PORT=$(free_port $((20000 + RANDOM % 20000)))
+    # Below the ports that the system gives to whoever connects.
+    PORT=$(free_port $((20000 + RANDOM % 12000)))
     env ODIN_LISTEN="127.0.0.1:$PORT" ODIN_GATEWAY_URL="$(login_url odin_gateway "$database")" \
         ODIN_WORKER_URL="$(login_url odin_worker "$database")" "$@" "$SIDECAR" serve >"$OUT/$name.log" 2>&1 &
     pid=$!
     CHILDREN+=("$pid")
-    for tries in $(seq 100); do
+    while [ $SECONDS -lt $patience ]; do
         if http_ok "http://127.0.0.1:$PORT/readyz"; then return 0; fi
         kill -0 "$pid" 2>/dev/null || break
         sleep 0.1
     done
     tail -n 20 "$OUT/$name.log" >&2
-    die "the sidecar did not start (try $tries)"
+    die "the sidecar did not start"
 }
 
 http_ok() { curl -fsS -o /dev/null -m 5 "$1" 2>/dev/null; }
@@ -54,7 +55,7 @@ need_node_packages() {
         mkdir -p "$CACHE"
         work=$(mktemp -d "$CACHE/node-XXXXXX")
         cp "$lock" "$ROOT/tests/clients/package.json" "$work/"
-        (cd "$work" && npm ci --no-audit --no-fund --loglevel=error) || die "the node packages cannot be installed"
+        (cd "$work" && npm ci --no-audit --no-fund --loglevel=error --fetch-retries=8) || die "the node packages cannot be installed"
         mv -T "$work" "$folder" 2>/dev/null || rm -rf "$work"
     fi
     NODE_MODULES=$folder/node_modules
@@ -71,7 +72,7 @@ need_python_packages() {
     if [ ! -d "$folder" ]; then
         mkdir -p "$CACHE"
         work=$(mktemp -d "$CACHE/python-XXXXXX")
-        python3 -m venv "$work" && "$work/bin/pip" install -q -r "$list" || die "the Python packages cannot be installed"
+        python3 -m venv "$work" && "$work/bin/pip" install -q --retries 8 -r "$list" || die "the Python packages cannot be installed"
         mv -T "$work" "$folder" 2>/dev/null || rm -rf "$work"
     fi
     PYTHON=$folder/bin/python

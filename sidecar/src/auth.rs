@@ -141,7 +141,7 @@ pub struct Authenticator {
 }
 
 /// How long a token may wait for its issuer's keys to be fetched.
-const KEYS_LIMIT: Duration = Duration::from_secs(5);
+const KEYS_LIMIT: Duration = Duration::from_secs(15);
 const KEYS_POLL: Duration = Duration::from_millis(100);
 /// Longer ones are no tokens of anybody.
 const LONGEST_TOKEN: usize = 16 * 1024;

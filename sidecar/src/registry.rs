@@ -61,6 +61,12 @@ impl Registry {
         }
     }
 
+    /// What was kept under another number is out of date, whether or not it has been forgotten yet.
+    fn epoch(&self) -> u64 {
+        let heard = self.gateway.listener().map_or(0, |l| l.registry_changes());
+        self.epoch.load(Ordering::SeqCst) + heard
+    }
+
     pub fn forget(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         if let Ok(mut entries) = self.entries.lock() {
@@ -74,7 +80,7 @@ impl Registry {
         if let Some(Entry::Tools(tools)) = self.known(&key) {
             return Ok(tools);
         }
-        let epoch = self.epoch.load(Ordering::SeqCst);
+        let epoch = self.epoch();
         let answer = self.gateway.tools(caller).await?;
         let listing = Arc::new(read(answer, &["tools"]));
         self.keep(key, epoch, Entry::Tools(listing.clone()));
@@ -86,7 +92,7 @@ impl Registry {
         if let Some(Entry::Prompts(prompts)) = self.known(&key) {
             return Ok(prompts);
         }
-        let epoch = self.epoch.load(Ordering::SeqCst);
+        let epoch = self.epoch();
         let answer = self.gateway.prompts(caller).await?;
         let listing = Arc::new(read(answer, &["prompts"]));
         self.keep(key, epoch, Entry::Prompts(listing.clone()));
@@ -98,7 +104,7 @@ impl Registry {
         if let Some(Entry::Resources(resources)) = self.known(&key) {
             return Ok(resources);
         }
-        let epoch = self.epoch.load(Ordering::SeqCst);
+        let epoch = self.epoch();
         let answer = self.gateway.resources(caller).await?;
         let listing = Arc::new(read(answer, &["resources"]));
         self.keep(key, epoch, Entry::Resources(listing.clone()));
@@ -113,7 +119,7 @@ impl Registry {
         if let Some(Entry::Templates(templates)) = self.known(&key) {
             return Ok(templates);
         }
-        let epoch = self.epoch.load(Ordering::SeqCst);
+        let epoch = self.epoch();
         let answer = self.gateway.resource_templates(caller).await?;
         let listing = Arc::new(read(answer, &["resourceTemplates", "resource_templates"]));
         self.keep(key, epoch, Entry::Templates(listing.clone()));
@@ -146,7 +152,7 @@ impl Registry {
     fn known(&self, key: &Key) -> Option<Entry> {
         let entries = self.entries.lock().ok()?;
         let (epoch, at, entry) = entries.get(key)?;
-        let current = *epoch == self.epoch.load(Ordering::SeqCst) && at.elapsed() < FRESH;
+        let current = *epoch == self.epoch() && at.elapsed() < FRESH;
         current.then(|| entry.clone())
     }
 

@@ -31,13 +31,19 @@ script farm_parallel "$here/invariants.sql"
 fresh_db farm_clock
 db farm_clock -f "$here/helpers.sql" >/dev/null
 db farm_clock -c "SELECT t.as('admin', 'set_settings', '{\"auto_dispatch\":true}')" -c "UPDATE odin.printers SET auto_dispatch = true WHERE id IN (1, 4)" -c "SELECT t.op('queue_job', '{\"model_id\":2,\"quantity\":2}')" >/dev/null
-db farm_clock -c 'BEGIN' -c 'SELECT odin.dispatch_ready(1)' -c 'SELECT pg_sleep(4)' -c 'COMMIT' >"$OUT/first" &
-for _ in $(seq 50); do # until the first is at it
+rm -f "$OUT/turn" && mkfifo "$OUT/turn"
+db farm_clock <"$OUT/turn" >"$OUT/first" &
+exec 7>"$OUT/turn"
+printf 'BEGIN;\nSELECT odin.dispatch_ready(1);\n' >&7
+for _ in $(seq 600); do # until the first is at it
     [ "$(db farm_clock -c "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = 'farm_clock')")" = 0 ] || break
     sleep 0.1
 done
 check "while one clock starts jobs, another starts none" test "$(db farm_clock -c 'SELECT odin.dispatch_ready(1)')" = 0
+printf 'COMMIT;\n' >&7
+exec 7>&-
 wait
+rm -f "$OUT/turn"
 check "the first started one" grep -qx 1 "$OUT/first"
 check "and the next turn starts the other" test "$(db farm_clock -c 'SELECT odin.dispatch_ready(1)')" = 1
 check "each on its own printer" test "$(db farm_clock -c 'SELECT count(DISTINCT printer_id) FROM odin.runs')" = 2

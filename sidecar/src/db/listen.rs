@@ -1,5 +1,6 @@
 //! LISTEN on one connection per sidecar, for ever. A notification only wakes: the truth is in the tables.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,12 +51,17 @@ impl Channel {
 
 pub struct Listener {
     wake: broadcast::Sender<Channel>,
+    /// Counted before anybody is woken: who wakes must not find what was remembered before.
+    registry_changes: AtomicU64,
 }
 
 impl Listener {
     pub(super) fn start(connector: Connector, stop: CancellationToken) -> Arc<Self> {
         let (wake, _) = broadcast::channel(256);
-        let listener = Arc::new(Listener { wake });
+        let listener = Arc::new(Listener {
+            wake,
+            registry_changes: AtomicU64::new(0),
+        });
         let task = listener.clone();
         tokio::spawn(async move {
             let mut failures = 0u32;
@@ -90,6 +96,19 @@ impl Listener {
         self.wake.subscribe()
     }
 
+    /// How often the registry may have changed.
+    pub fn registry_changes(&self) -> u64 {
+        self.registry_changes.load(Ordering::SeqCst)
+    }
+
+    fn tell(&self, channel: Channel) {
+        if channel == Channel::Registry {
+            self.registry_changes.fetch_add(1, Ordering::SeqCst);
+        }
+        // Nobody has to listen.
+        let _ = self.wake.send(channel);
+    }
+
     async fn session(&self, connector: &Connector) -> Result<(), DbError> {
         let (sender, mut heard) = mpsc::unbounded_channel();
         let (client, _driver) = connector
@@ -104,7 +123,7 @@ impl Listener {
         }
         // What happened while nobody listened is unknown: wake everybody once.
         for (channel, _) in Channel::ALL {
-            let _ = self.wake.send(channel);
+            self.tell(channel);
         }
         let mut alive = tokio::time::interval(Duration::from_secs(30));
         alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -113,7 +132,7 @@ impl Listener {
                 name = heard.recv() => match name {
                     Some(name) => {
                         if let Some(channel) = Channel::named(&name) {
-                            let _ = self.wake.send(channel);
+                            self.tell(channel);
                         }
                     }
                     None => return Err(DbError::Unavailable("connection closed".to_owned())),

@@ -14,7 +14,7 @@ use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use serde_json::Value;
 
 use super::ask::Link;
-use super::handler::Handler;
+use super::handler::{Begun, Handler};
 use super::legacy;
 use super::message::{
     header as text_header, Kind, Message, INVALID_REQUEST, METHOD_NOT_FOUND, MODERN, VERSION_HEADER,
@@ -197,6 +197,7 @@ impl Front {
             caller: caller.clone(),
             link: Link::Stateless,
             quiet,
+            watch: Begun::default(),
         };
         match message.method() {
             // rmcp compares Mcp-Param-* headers with the tool's schema, and can only look it up, not ask for it.
@@ -208,6 +209,7 @@ impl Front {
                     Ok(stream) => counted = Some(stream),
                     Err(too_many) => return farm_error(message.id().cloned(), too_many.error()),
                 }
+                handler.begin_to_watch(message.params()).await;
             }
             _ => {}
         }

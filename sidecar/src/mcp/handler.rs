@@ -4,7 +4,7 @@
 #![allow(deprecated)]
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rmcp::model::*;
 use rmcp::service::{NotificationContext, RequestContext, RoleServer, SubscriptionContext};
@@ -30,6 +30,20 @@ pub struct Handler {
     pub link: Link,
     /// The client takes one JSON answer and no stream: no progress, no logs.
     pub quiet: bool,
+    /// For a subscription: begun before its acknowledgement goes out.
+    pub watch: Begun,
+}
+
+/// A watch that waits for whoever is to announce what it sees.
+pub type Begun = Arc<Mutex<Option<Watch>>>;
+
+fn wanted(filter: &SubscriptionFilter) -> Want {
+    Want {
+        tools: filter.tools_list_changed == Some(true),
+        prompts: filter.prompts_list_changed == Some(true),
+        resources: filter.resources_list_changed == Some(true),
+        uris: filter.resource_subscriptions.clone().unwrap_or_default(),
+    }
 }
 
 pub fn is_modern(cx: &Context) -> bool {
@@ -338,16 +352,13 @@ impl ServerHandler for Handler {
     }
 
     async fn listen(&self, cx: SubscriptionContext) -> Result<(), ErrorData> {
-        let accepted = cx.accepted();
-        let want = Want {
-            tools: accepted.tools_list_changed == Some(true),
-            prompts: accepted.prompts_list_changed == Some(true),
-            resources: accepted.resources_list_changed == Some(true),
-            uris: accepted.resource_subscriptions.clone().unwrap_or_default(),
-        };
+        let begun = self.watch.lock().ok().and_then(|mut watch| watch.take());
         self.app.metrics.stream(1);
         let watching = async {
-            let mut watch = Watch::start(self.app.clone(), self.caller.clone(), want).await;
+            let mut watch = match begun {
+                Some(watch) => watch,
+                None => self.watching(cx.accepted()).await,
+            };
             loop {
                 for change in watch.next().await {
                     let sent = match change {
@@ -412,6 +423,23 @@ impl ServerHandler for Handler {
 }
 
 impl Handler {
+    async fn watching(&self, filter: &SubscriptionFilter) -> Watch {
+        Watch::start(self.app.clone(), self.caller.clone(), wanted(filter)).await
+    }
+
+    /// Watch what a subscription asks for from now on: who has its acknowledgement is told of every change after it.
+    pub async fn begin_to_watch(&self, params: &Value) {
+        let asked = serde_json::from_value(params["notifications"].clone()).ok();
+        // What cannot be read is refused further on.
+        let Some(filter) = asked.and_then(|asked| self.accepted_subscription_filter(&asked)) else {
+            return;
+        };
+        let watch = self.watching(&filter).await;
+        if let Ok(mut begun) = self.watch.lock() {
+            *begun = Some(watch);
+        }
+    }
+
     fn completed(&self, outcome: Outcome) -> Result<Value, ErrorData> {
         match outcome {
             Outcome::Complete { mut result, .. } => match result.get_mut("protocol_error") {

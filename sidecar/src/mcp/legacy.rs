@@ -16,11 +16,11 @@ use rmcp::model::{
 use rmcp::service::serve_directly_with_ct;
 use rmcp::transport::OneshotTransport;
 use serde_json::{json, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::ask::{Conversation, Link};
-use super::handler::Handler;
+use super::handler::{Begun, Handler};
 use super::message::{
     header, Message, INVALID_PARAMS, INVALID_REQUEST, SESSION_HEADER, VERSION_HEADER,
 };
@@ -35,6 +35,14 @@ use crate::limits::Counted;
 
 /// A comment line this often keeps proxies from closing a quiet stream.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// What every stream of an older client is told of; single resources are the session's matter.
+const ALL_LISTS: Want = Want {
+    tools: true,
+    prompts: true,
+    resources: true,
+    uris: Vec::new(),
+};
 
 struct Client {
     session: Option<Session>,
@@ -113,6 +121,7 @@ pub async fn request(
             out,
         })),
         quiet,
+        watch: Begun::default(),
     };
     let stop = CancellationToken::new();
     let cancellable = app.bridge.cancellable(
@@ -294,12 +303,16 @@ pub async fn stream(
         Err(_) => return super::not_allowed("POST"),
     };
     let client = Client::of(headers, &caller);
+    // Before the answer: whoever has the stream is told of every change from then on.
+    let wake = app.listener.subscribe();
+    let mut watch = Watch::start(app.clone(), caller.clone(), ALL_LISTS).await;
+    look_at_session(&app, &caller, &client, &mut watch).await;
     let (sender, messages) = mpsc::unbounded_channel::<Value>();
     tokio::spawn(async move {
         let _counted = counted;
         app.metrics.stream(1);
         tokio::select! {
-            () = announce(app.clone(), caller, client, &sender) => {}
+            () = announce(app.clone(), caller, client, watch, wake, &sender) => {}
             () = sender.closed() => {}
             () = app.draining.cancelled() => {}
         }
@@ -316,17 +329,10 @@ async fn announce(
     app: Arc<App>,
     caller: Arc<Caller>,
     client: Client,
+    mut watch: Watch,
+    mut wake: broadcast::Receiver<Channel>,
     sender: &mpsc::UnboundedSender<Value>,
 ) {
-    let want = Want {
-        tools: true,
-        prompts: true,
-        resources: true,
-        uris: Vec::new(),
-    };
-    let mut wake = app.listener.subscribe();
-    let mut watch = Watch::start(app.clone(), caller.clone(), want).await;
-    look_at_session(&app, &caller, &client, &mut watch).await;
     loop {
         let changes = tokio::select! {
             changes = watch.next() => changes,

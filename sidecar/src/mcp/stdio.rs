@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ask::Link;
-use super::handler::Handler;
+use super::handler::{Begun, Handler};
 use super::watch::{Change, Want, Watch};
 use super::{proxy, relay};
 use crate::app::App;
@@ -103,6 +103,7 @@ async fn direct(config: Stdio, url: tokio_postgres::Config, key: &str) -> Result
         }),
         link: Link::Stdio(Arc::default()),
         quiet: false,
+        watch: Begun::default(),
     };
     let pipes = (tokio::io::stdin(), tokio::io::stdout());
     let service = handler

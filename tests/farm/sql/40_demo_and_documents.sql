@@ -1,5 +1,7 @@
 -- The demo farm is what it says, keeps the farm's invariants, and every query of docs/sql.md runs on it.
 \set ON_ERROR_STOP 1
+-- One transaction makes both farms: the month they show ends with the hour, and between two it could be another one.
+BEGIN;
 INSERT INTO odin.orgs(name) VALUES ('Demo Farm');
 SELECT t.is(odin.demo_farm() - 'org_id' - 'jobs' - 'runs', '{"printers": 12, "spools": 40, "customers": 6, "orders": 30}', 'the demo farm has 12 printers, 40 spools, 6 customers and 30 orders');
 SELECT t.ok((SELECT count(*) > 80 AND count(DISTINCT finished_at::date) >= 15 FROM odin.runs WHERE finished_at IS NOT NULL), 'with a month of history');
@@ -19,6 +21,7 @@ CREATE FUNCTION t.demo_print(f bigint) RETURNS jsonb LANGUAGE sql AS $f$
     'service', (SELECT jsonb_agg(jsonb_build_array(l.printer_name, l.task_name, l.performed_at::date) ORDER BY l.id) FROM odin.maintenance_log l WHERE l.org_id = f)) $f$;
 INSERT INTO odin.orgs(name) VALUES ('Demo Again');
 SELECT odin.demo_farm(id) FROM odin.orgs WHERE name = 'Demo Again' \g /dev/null
+COMMIT;
 SELECT t.is(again.part, first.part, 'a second demo farm is the same as the first: ' || first.key) FROM (SELECT e.key, e.value AS part FROM odin.orgs o, jsonb_each(t.demo_print(o.id)) e WHERE o.name = 'Demo Farm') first
   JOIN (SELECT e.key, e.value AS part FROM odin.orgs o, jsonb_each(t.demo_print(o.id)) e WHERE o.name = 'Demo Again') again USING (key) ORDER BY 1;
 SELECT t.ok((SELECT count(DISTINCT at::date) >= 15 FROM odin.spool_moves WHERE kind = 'consume'), 'filament was used day by day');

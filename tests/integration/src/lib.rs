@@ -7,6 +7,7 @@ pub mod web;
 use serde_json::{json, Value};
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
@@ -90,15 +91,23 @@ impl Farm {
         let Farm { name, admin } = self;
         let roles: Vec<String> = rows(
             &admin,
-            &format!("SELECT quote_ident(rolname) FROM pg_roles WHERE rolname LIKE '{name}\\_%'"),
+            &format!(
+                "SELECT quote_ident(rolname) FROM pg_roles WHERE starts_with(rolname, '{name}_')"
+            ),
         )
         .await;
         drop(admin);
         let root = connect("postgres", "postgres").await;
-        let dropped = root
-            .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
-            .await;
-        dropped.unwrap_or_else(|e| panic!("{name} stays: {e:?}"));
+        // The server waits a few seconds for sessions it has ended; on a busy machine they may take longer.
+        let drop_it = format!("DROP DATABASE {name} WITH (FORCE)");
+        sidecar::until(&drop_it, sidecar::PATIENCE, || async {
+            match root.batch_execute(&drop_it).await {
+                Ok(()) => true,
+                Err(e) if e.code() == Some(&SqlState::OBJECT_IN_USE) => false,
+                Err(e) => panic!("{name} stays: {e:?}"),
+            }
+        })
+        .await;
         for role in roles {
             // A role that owns something elsewhere stays; the cluster is thrown away anyhow.
             drop(root.batch_execute(&format!("DROP ROLE {role}")).await);

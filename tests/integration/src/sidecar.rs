@@ -4,10 +4,14 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 
 use crate::web::Client;
 use crate::{connect, Farm};
+
+/// Long enough for a machine that is slow and busy; whoever waits on a condition waits no longer than it takes to come true.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Wait until something holds; panics with its name when it does not within `limit`.
 pub async fn until<F, Fut>(what: &str, limit: Duration, mut holds: F)
@@ -75,13 +79,15 @@ pub struct Sidecar {
     pub port: u16,
     pub log: PathBuf,
     child: Child,
+    /// Bound, and never listening: nobody else is given the port while the sidecar lives.
+    _reserved: TcpSocket,
 }
 
 impl Sidecar {
     pub async fn start(farm: &Farm, settings: &[(&str, &str)]) -> Sidecar {
         let sidecar = Sidecar::spawn(farm, settings);
         let client = Client::new(sidecar.port);
-        until("the sidecar is ready", Duration::from_secs(20), || async {
+        until("the sidecar is ready", PATIENCE, || async {
             match client.get("/readyz").await {
                 Some(reply) => reply.status == 200,
                 None => false,
@@ -93,11 +99,12 @@ impl Sidecar {
 
     pub fn spawn(farm: &Farm, settings: &[(&str, &str)]) -> Sidecar {
         let binary = std::env::var("ODIN_TEST_SIDECAR").expect("ODIN_TEST_SIDECAR");
-        // Ask the system for a free port; nobody else takes it in the moment between.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
+        // A port from the system. The sidecar can listen on it beside this socket, because both let the address be used again.
+        let reserved = TcpSocket::new_v4().expect("a socket");
+        reserved.set_reuseaddr(true).expect("an option");
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        reserved.bind(any).expect("a free port");
+        let port = reserved.local_addr().expect("an address").port();
         let out = std::env::var("ODIN_TEST_OUT").unwrap_or_else(|_| "/tmp".into());
         let log = PathBuf::from(out).join(format!("sidecar-{}-{port}.log", farm.name));
         let file = std::fs::File::create(&log).expect("a log file");
@@ -112,7 +119,12 @@ impl Sidecar {
             .kill_on_drop(true)
             .spawn()
             .expect("the sidecar starts");
-        Sidecar { port, log, child }
+        Sidecar {
+            port,
+            log,
+            child,
+            _reserved: reserved,
+        }
     }
 
     pub fn client(&self) -> Client {
@@ -131,7 +143,7 @@ impl Sidecar {
             .args(["-TERM", &pid.to_string()])
             .status();
         assert!(status.is_ok_and(|s| s.success()));
-        let ended = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         ended.expect("it ends").expect("it ends").code()
     }
 

@@ -123,7 +123,7 @@ async fn effect_answer_and_record_survive_a_killed_backend_together() {
 }
 
 async fn reconnect(name: String) -> Farm {
-    for _ in 0..300 {
+    for _ in 0..1200 {
         let mut config = odin_tests::server();
         if let Ok((client, connection)) = config.dbname(&name).connect(tokio_postgres::NoTls).await
         {

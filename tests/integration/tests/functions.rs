@@ -189,7 +189,7 @@ async fn functions_are_shown_and_called_as_they_are() {
         .await;
     // A sidecar hears of it a moment later.
     let mut names = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..900 {
         let listed = client.rpc("tools/list", json!({})).await.json();
         names = listed["result"]["tools"]
             .as_array()

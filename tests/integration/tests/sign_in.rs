@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{encode, Algorithm, EncodingKey, Header};
-use odin_tests::sidecar::{until, Sidecar};
+use odin_tests::sidecar::{until, Sidecar, PATIENCE};
 use odin_tests::{refusal, Farm};
 use serde_json::{json, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -313,7 +312,7 @@ async fn a_sign_in_ends_at_once() {
             set.issuer.url
         ))
         .await;
-    until("it is over", Duration::from_secs(5), || async {
+    until("it is over", PATIENCE, || async {
         set.call(&token, "whoami").await.0 == 401
     })
     .await;
@@ -353,7 +352,7 @@ async fn clients_are_told_where_to_get_a_token() {
         ))
         .await;
     // Without an issuer everything is as if there were no such thing.
-    until("the metadata is gone", Duration::from_secs(5), || async {
+    until("the metadata is gone", PATIENCE, || async {
         let path = "/.well-known/oauth-protected-resource/mcp";
         client.get(path).await.is_some_and(|r| r.status == 404)
     })

@@ -1,9 +1,8 @@
 //! Spans on their way to a collector on this machine, by OpenTelemetry's names for MCP.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use odin_tests::sidecar::{until, Sidecar};
+use odin_tests::sidecar::{until, Sidecar, PATIENCE};
 use odin_tests::Farm;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -88,7 +87,7 @@ async fn spans_reach_the_collector_as_part_of_the_callers_trace() {
         .await
         .unwrap();
     assert_eq!(reply.status, 200, "{}", reply.text());
-    until("the spans arrive", Duration::from_secs(10), || async {
+    until("the spans arrive", PATIENCE, || async {
         holds(&posted, b"tools/call test_error_handling") && holds(&posted, b"POST greet")
     })
     .await;

@@ -66,7 +66,7 @@ attempts! {
     session_lock: "write", "complete", "BEGIN PERFORM pg_advisory_lock(1), pg_advisory_lock_shared(2), pg_advisory_xact_lock(3); RETURN 'locked'; END";
     session_lock_of_a_read_tool: "read", "complete", "BEGIN PERFORM pg_advisory_lock(1); RETURN 'locked'; END";
     session_lock_of_a_failed_call: "write", "validation_failed", "BEGIN PERFORM pg_advisory_lock(1); RAISE EXCEPTION 'no'; END";
-    table_lock: "write", "complete", "BEGIN LOCK TABLE lab.t; RETURN 'locked'; END", ("SELECT count(*) FROM pg_locks WHERE relation = 'lab.t'::regclass", "0");
+    table_lock: "write", "complete", "BEGIN LOCK TABLE lab.t; RETURN 'locked'; END", ("SELECT count(*) FROM pg_locks WHERE relation = 'lab.t'::regclass AND mode = 'AccessExclusiveLock'", "0");
     table_lock_without_a_right: "write", "permission_denied", "BEGIN LOCK TABLE odin.audit_calls; RETURN 'locked'; END";
     notify: "write", "complete", "BEGIN NOTIFY odin_registry, 'forged'; RETURN 'sent'; END";
     sequence: "write", "complete", "BEGIN RETURN nextval('lab.s'); END";

@@ -1,8 +1,8 @@
 //! Exactly once: the five refusals, replays, what frees a key, and what a crash leaves.
 
+use odin_tests::sidecar::{until, PATIENCE};
 use odin_tests::{code, result, Farm, Gateway, Key};
 use serde_json::{json, Value};
-use std::time::Duration;
 
 /// A farm with a tool `add(id, v)` that inserts one row, and what calls it.
 async fn farm() -> (Farm, String, Key, Gateway) {
@@ -451,6 +451,13 @@ async fn effect_and_answer_are_one_under_a_crash() {
         }
     );
     assert!(lost.is_err());
+    // The caller hears of the end before the server process has let go of what it held.
+    let gone = || async {
+        farm.value::<i64>("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'odin_gateway'")
+            .await
+            == 0
+    };
+    until("the server process has ended", PATIENCE, gone).await;
     // One that ended between its last byte and the commit is the same to the caller: here the client goes away.
     assert_eq!(farm.text("SELECT (SELECT count(*) FROM lab.t WHERE id = 1) + (SELECT count(*) FROM odin.idempotency) + (SELECT count(*) FROM odin.audit_calls WHERE tool = 'dies')").await, "0");
     farm.sql("DELETE FROM lab.t WHERE id = -1").await;
@@ -497,12 +504,7 @@ async fn a_rolled_back_transaction_frees_the_key() {
 
 async fn until_waiting(farm: &Farm) {
     let other = farm.client("postgres").await;
-    for _ in 0..600 {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'odin_gateway' AND wait_event IN ('PgSleep', 'advisory')";
-        if odin_tests::value::<i64>(&other, sql).await > 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the call never waited");
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'odin_gateway' AND wait_event IN ('PgSleep', 'advisory')";
+    let waits = || async { odin_tests::value::<i64>(&other, sql).await > 0 };
+    until("the call waits", PATIENCE, waits).await;
 }

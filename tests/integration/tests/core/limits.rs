@@ -1,5 +1,6 @@
 //! Time, size and interruption: the call ends, the trail has it, and the connection goes on.
 
+use odin_tests::sidecar::{until, PATIENCE};
 use odin_tests::{code, result, Farm, Gateway, Key};
 use serde_json::{json, Value};
 use std::time::{Duration, Instant};
@@ -67,12 +68,12 @@ async fn the_statements_own_limit_stays() {
         "",
         "write",
         "BEGIN RETURN 'in'; END",
-        ", timeout => '100 ms'",
+        ", timeout => '1 s'",
     )
     .await;
     gateway
         .client
-        .batch_execute("SET statement_timeout = '300 ms'")
+        .batch_execute("SET statement_timeout = '3 s'")
         .await
         .unwrap();
     let answer = gateway.call(&key, "slow", json!({})).await;
@@ -81,7 +82,7 @@ async fn the_statements_own_limit_stays() {
         ("timeout", "failed timeout")
     );
     let after = format!(
-        "SELECT odin.gateway_call('{}', 'quick', '{{}}', '{{}}'), pg_sleep(5)",
+        "SELECT odin.gateway_call('{}', 'quick', '{{}}', '{{}}'), pg_sleep(60)",
         key.credential
     );
     let said = odin_tests::refusal(&gateway.client, &after).await;
@@ -113,7 +114,7 @@ async fn a_cancelled_call_is_in_the_trail() {
         farm.tool("slow", "", scope, body).await;
         let cancel = gateway.client.cancel_token();
         let (answer, ()) = tokio::join!(gateway.call(&key, "slow", json!({})), async {
-            waits_for(&farm, "PgSleep").await;
+            waits_for(&farm, "PgSleep", 1).await;
             cancel.cancel_query(NoTls).await.unwrap();
         });
         assert_eq!(code(&answer), "cancelled", "{answer}");
@@ -148,7 +149,7 @@ async fn a_call_cancelled_before_its_tool_is_in_the_trail() {
         .unwrap();
     let cancel = gateway.client.cancel_token();
     let (answer, ()) = tokio::join!(gateway.call(&key, "guarded", json!({})), async {
-        waits_for(&farm, "transactionid").await;
+        waits_for(&farm, "transactionid", 1).await;
         cancel.cancel_query(NoTls).await.unwrap();
     });
     assert_eq!(
@@ -181,7 +182,7 @@ async fn no_effect_without_its_record() {
     let (answer, ()) = tokio::join!(
         gateway.try_call(&key, "writes", json!({}), json!({})),
         async {
-            waits_for(&farm, "relation").await;
+            waits_for(&farm, "relation", 1).await;
             cancel.cancel_query(NoTls).await.unwrap();
         }
     );
@@ -254,17 +255,12 @@ async fn a_cut_list_can_be_read_to_its_end() {
     farm.finish().await;
 }
 
-/// Waits until some backend of this farm waits for what is named.
-async fn waits_for(farm: &Farm, event: &str) {
+/// Waits until so many backends of this farm wait for what is named.
+async fn waits_for(farm: &Farm, event: &str, backends: i64) {
     let other = farm.client("postgres").await;
-    for _ in 0..600 {
-        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = '{event}'");
-        if odin_tests::value::<i64>(&other, &sql).await > 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("nobody waits for {event}");
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = '{event}'");
+    let waits = || async { odin_tests::value::<i64>(&other, &sql).await >= backends };
+    until(&format!("{backends} wait for {event}"), PATIENCE, waits).await;
 }
 
 /// A tool's own cap, and a key's, hold over every connection there is; the place is free again when the call ends.
@@ -274,7 +270,9 @@ async fn so_many_calls_at_once_and_no_more() {
     let (role, key, gateway) = farm.operator().await;
     let second = farm.gateway().await;
     let third = farm.gateway().await;
-    let body = "BEGIN PERFORM pg_sleep(1.5); RETURN 'out'; END";
+    // Calls stay in their tools as long as this lock is held.
+    let holder = farm.client("postgres").await;
+    let body = "BEGIN PERFORM pg_advisory_xact_lock_shared(46110001); RETURN 'out'; END";
     farm.tool_with("capped", "", "read", body, ", concurrency => 2")
         .await;
     farm.tool("open", "", "read", body).await;
@@ -285,34 +283,51 @@ async fn so_many_calls_at_once_and_no_more() {
         ("capped", &key, "capped runs as often at once as it may (2)"),
         ("open", &narrow, "this key may make 1 calls at once"),
     ] {
-        let late = async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            third.call(key, tool, json!({})).await
+        holder
+            .batch_execute("SELECT pg_advisory_lock(46110001)")
+            .await
+            .unwrap();
+        // As many as may be are in the tool; the next is refused while they are, and each of them gets its answer.
+        let (a, (b, refused)) = tokio::join!(gateway.call(key, tool, json!({})), async {
+            waits_for(&farm, "advisory", 1).await;
+            let one_more = second.call(key, tool, json!({}));
+            let over = async {
+                if tool == "capped" {
+                    waits_for(&farm, "advisory", 2).await;
+                }
+                let refused = third.call(key, tool, json!({})).await;
+                holder
+                    .batch_execute("SELECT pg_advisory_unlock(46110001)")
+                    .await
+                    .unwrap();
+                refused
+            };
+            if tool == "capped" {
+                tokio::join!(one_more, over)
+            } else {
+                (one_more.await, over.await)
+            }
+        });
+        let refusals = if tool == "capped" {
+            assert_eq!(code(&b), "complete", "{b}");
+            vec![&refused]
+        } else {
+            vec![&b, &refused]
         };
-        let (a, b, refused) = tokio::join!(
-            gateway.call(key, tool, json!({})),
-            second.call(key, tool, json!({})),
-            late
-        );
-        let done = [&a, &b]
-            .into_iter()
-            .filter(|answer| code(answer) == "complete");
-        assert_eq!(
-            done.count(),
-            if tool == "capped" { 2 } else { 1 },
-            "{a} {b}"
-        );
-        let error = &refused["error"];
-        assert_eq!(
-            (
-                error["code"].as_str(),
-                error["detail"].as_str(),
-                error["retry_after"].as_i64(),
-                error["retriable"].as_bool()
-            ),
-            (Some("rate_limited"), Some(detail), Some(1), Some(true)),
-            "{refused}"
-        );
+        assert_eq!(code(&a), "complete", "{a}");
+        for refused in refusals {
+            let error = &refused["error"];
+            assert_eq!(
+                (
+                    error["code"].as_str(),
+                    error["detail"].as_str(),
+                    error["retry_after"].as_i64(),
+                    error["retriable"].as_bool()
+                ),
+                (Some("rate_limited"), Some(detail), Some(1), Some(true)),
+                "{refused}"
+            );
+        }
         assert_eq!(code(&third.call(key, tool, json!({})).await), "complete");
     }
     assert_eq!(last_of(&farm, "capped").await, "done -");

@@ -481,7 +481,7 @@ async fn a_remembered_tool_is_looked_up_again() {
     farm.sql("DELETE FROM odin.tool_aliases WHERE alias = 'once_kept'")
         .await;
     assert_eq!(said(alias().await), "tool_not_found");
-    farm.sql("BEGIN; UPDATE odin.tools SET active = false WHERE name = 'kept'; ROLLBACK; UPDATE odin.tools SET timeout_ms = 1000 WHERE name = 'kept'")
+    farm.sql("BEGIN; UPDATE odin.tools SET active = false WHERE name = 'kept'; ROLLBACK; UPDATE odin.tools SET timeout_ms = 60000 WHERE name = 'kept'")
         .await;
     assert_eq!(said(kept().await), "\"second\"");
     farm.sql("DROP FUNCTION lab.kept()").await;
