@@ -60,6 +60,19 @@ url_path() {
     printf '%s\n' "$out"
 }
 
+# A download may break off: what only brings packages is tried again from its beginning.
+again() { # command...
+    local pause
+    for pause in 0 5 20; do
+        sleep "$pause"
+        if "$@" >&2; then return 0; fi
+    done
+    return 1
+}
+
+# apt-get that waits for another one, and asks a mirror more than once.
+apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=5 "$@"; }
+
 port_is_free() { # on the loopback address
     ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }

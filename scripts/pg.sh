@@ -137,7 +137,7 @@ has_vector() { [ -f "$PG_SHARE/extension/vector.control" ] || [ -f "$(vector_sta
 
 # Starts a cluster and waits for it; says the end of its log if it does not come up.
 pg_start() { # pg_ctl data log options
-    if ! as_server "$1" -D "$2" -l "$3" -o "$4" -w -t 60 start >/dev/null; then
+    if ! as_server "$1" -D "$2" -l "$3" -o "$4" -w -t 300 start >/dev/null; then
         tail -n 20 "$3" >&2 || true
         die "PostgreSQL did not start; its log is $3"
     fi
@@ -148,5 +148,5 @@ pg_running() { # pg_ctl data
 }
 
 pg_stop() { # pg_ctl data
-    if pg_running "$1" "$2"; then as_server "$1" -D "$2" -m fast -w stop >/dev/null; fi
+    if pg_running "$1" "$2"; then as_server "$1" -D "$2" -m fast -w -t 300 stop >/dev/null; fi
 }
