@@ -115,7 +115,7 @@ http_status() { # url: the status code of a GET, 000 if nothing answers
     status=$( (
         exec 3<>"/dev/tcp/$host/$port"
         printf 'GET %s HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n\r\n' "$path" "$host" "$port" >&3
-        IFS=' ' read -r -t 3 _ status _ <&3
+        IFS=' ' read -r -t 10 _ status _ <&3
         printf '%s' "$status"
     ) 2>/dev/null) || status=000
     printf '%s\n' "$status"

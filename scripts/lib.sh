@@ -16,18 +16,6 @@ die() {
 have() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
-# apt-get that waits while another one works on this machine, and tries again what the network failed at.
-apt_patiently() { # arguments: update, or install and its packages
-    local left=10
-    until DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 "$@"; do
-        left=$((left - 1))
-        [ $left -gt 0 ] || return 1
-        sleep 10
-        # A list that is older than the archive names packages that are gone.
-        if [ "$1" != update ]; then apt-get -qq -o Acquire::Retries=5 update || true; fi
-    done
-}
-
 # Where cargo puts what it builds.
 target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT/target}"; }
 
@@ -73,6 +61,19 @@ url_path() {
     done
     printf '%s\n' "$out"
 }
+
+# A download may break off: what only brings packages is tried again from its beginning.
+again() { # command...
+    local pause
+    for pause in 0 5 20; do
+        sleep "$pause"
+        if "$@" >&2; then return 0; fi
+    done
+    return 1
+}
+
+# apt-get that waits for another one, and asks a mirror more than once.
+apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=5 "$@"; }
 
 port_is_free() { # on the loopback address
     ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null

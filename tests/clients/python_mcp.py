@@ -18,7 +18,7 @@ def client(key):
     from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
 
-    http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"})
+    http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=300)
     return Client(streamable_http_client(URL, http_client=http), mode=MODE)
 
 
@@ -48,4 +48,4 @@ async def main():
     raise SystemExit("a bad key was let in")
 
 
-asyncio.run(asyncio.wait_for(main(), 60))
+asyncio.run(asyncio.wait_for(main(), 500))

@@ -26,7 +26,7 @@ await drive(async (key) => {
     const mine = ++id;
     const answer = new Promise((resolve) => waiting.set(mine, resolve));
     send({ id: mine, method, params });
-    const timeout = new Promise((_, reject) => setTimeout(reject, 20000, new Error(`no answer to ${method}`)).unref());
+    const timeout = new Promise((_, reject) => setTimeout(reject, 240000, new Error(`no answer to ${method}`)).unref());
     const message = await Promise.race([answer, left, timeout]);
     if (message.error) throw new Error(message.error.message);
     return message.result;

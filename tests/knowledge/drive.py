@@ -12,7 +12,7 @@ def http(method, path, body=None, key=KEY, headers=None):
     if key:
         request.add_header("Authorization", "Bearer " + key)
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as e:
         return e.code, e.read()
@@ -41,7 +41,7 @@ def fail(times, status=503):
     http("POST", ENDPOINT + "/fail", json.dumps({"times": times, "status": status}).encode(), None)
 
 
-def wait_for(what, condition, seconds=60):
+def wait_for(what, condition, seconds=180):
     until = time.time() + seconds
     while time.time() < until:
         found = condition()
@@ -241,8 +241,8 @@ def a_failing_endpoint_is_asked_again_and_a_bad_text_does_not_hold_up_others():
     fail(3)
     call("add_document", title="Later", content="# One\nHedgehog alpha.\n\n# Two\nHedgehog POISON beta.\n\n# Three\nHedgehog gamma.")
     wait_for("vectors after the outage", lambda: sql("SELECT count(*) FROM odin.embeddings e JOIN odin.chunks c ON c.id = e.chunk_id WHERE c.name LIKE 'Later%'") == "2")
-    stuck = wait_for("the reason", lambda: sql("SELECT problem FROM odin_private.embed_queue"))
-    assert "not welcome" in stuck, stuck
+    # Before that it was the outage.
+    wait_for("the reason", lambda: "not welcome" in sql("SELECT problem FROM odin_private.embed_queue"))
     found = call("knowledge_retriever", VIEWER, query="hedgehog poison", similarity_cutoff=0)["results"]
     assert any("POISON" in r["content"] for r in found), found
     call("remove_document", document_id=int(sql("SELECT id FROM odin.documents WHERE title = 'Later'")))

@@ -8,7 +8,7 @@ REMOTE_KEY, REMOTE_URL = os.environ["REMOTE_KEY"], os.environ["REMOTE_URL"]
 def call(tool, key=KEY, headers=None, **arguments):
     request = urllib.request.Request(f"{BASE}/api/v1/tools/{tool}", json.dumps(arguments).encode(), {"Content-Type": "application/json", "Authorization": "Bearer " + key, **(headers or {})})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.loads(answer.read())
     except urllib.error.HTTPError as e:
         return json.loads(e.read())
@@ -18,7 +18,7 @@ def mcp(method, params, key=KEY, toolsets="remote"):
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
     request = urllib.request.Request(BASE + "/mcp", body, {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-11-25",
                                                           "Authorization": "Bearer " + key, "X-MCP-Toolsets": toolsets})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         text = answer.read().decode()
     return json.loads(text if text.startswith("{") else next(l[5:] for l in text.splitlines() if l.startswith("data:") and '"id"' in l))
 
@@ -37,7 +37,7 @@ def there(text):
     return sql(text, "REMOTE_DATABASE")
 
 
-def wait_for(what, condition, seconds=60):
+def wait_for(what, condition, seconds=180):
     until = time.time() + seconds
     while time.time() < until:
         found = condition()
@@ -64,8 +64,8 @@ def phase(tests):
 @phase(UP)
 def a_server_without_its_secret_says_what_is_wrong():
     sql(f"SELECT odin.add_remote_server('there', '{REMOTE_URL}', sync_every => '10 seconds')")
-    row = wait_for("the first look", lambda: server()["problem"] and server())
-    assert row["state"] == "failing" and "401" in row["problem"] and row["has_secret"] is False, row
+    row = wait_for("the first look", lambda: "401" in (server()["problem"] or "") and server())
+    assert row["state"] == "failing" and row["has_secret"] is False, row
 
 
 @phase(UP)
@@ -170,8 +170,9 @@ def no_other_way_into_the_registry_is_open_to_a_sidecar():
 def a_server_that_is_away_fails_its_calls_and_says_so():
     said = call("there_list_printers")
     assert code(said) == "upstream_unavailable" and "refused" in json.dumps(said), said
-    row = wait_for("the trouble", lambda: server()["state"] == "failing" and server())
-    assert row["tools"] > 20 and "refused" in row["problem"], row
+    # While it went away it may have had other words for it.
+    row = wait_for("the trouble", lambda: "refused" in (server()["problem"] or "") and server())
+    assert row["state"] == "failing" and row["tools"] > 20, row
 
 
 @phase(DOWN)

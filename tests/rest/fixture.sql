@@ -26,8 +26,8 @@ END $$;
 
 -- Everything else an operator does himself.
 SET ROLE demo_operator;
-SELECT 'printer_a', odin.create_printer('Mill', model => 'MK4', address => 'virtual://?speed=60', slot_count => 4)->>'id';
-SELECT 'printer_b', odin.create_printer('Wren', model => 'X1C', address => 'virtual://?speed=60', slot_count => 4)->>'id';
+SELECT 'printer_a', odin.create_printer('Mill', model => 'MK4', address => 'virtual://?speed=15', slot_count => 4)->>'id';
+SELECT 'printer_b', odin.create_printer('Wren', model => 'X1C', address => 'virtual://?speed=15', slot_count => 4)->>'id';
 SELECT 'printer_c', odin.create_printer('Toad', model => 'MK4', slot_count => 1)->>'id';
 SELECT id AS pla FROM odin.save_filament(name => 'Galaxy Black', material => 'PLA', color_hex => '#101010', cost_per_kg => 25) \gset
 SELECT id AS petg FROM odin.save_filament(name => 'Clear', material => 'PETG', color_hex => '#EEEEEE', cost_per_kg => 30) \gset

@@ -61,7 +61,7 @@ export function refused(answer, status, code) {
 }
 
 /** Ask again until it holds, for what a machine does in its own time. */
-export async function until(what, look, seconds = 30) {
+export async function until(what, look, seconds = 180) {
   let last;
   for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
     last = await look();

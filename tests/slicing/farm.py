@@ -1,5 +1,5 @@
 """What the drivers share: the sidecar over HTTP, the database, models to slice, and a runner that prints one line a test. Standard library only."""
-import json, math, os, struct, subprocess, time, traceback, urllib.error, urllib.request
+import contextlib, json, math, os, signal, struct, subprocess, time, traceback, urllib.error, urllib.request
 
 BASE, KEY, VIEWER = os.environ["BASE"], os.environ["KEY"], os.environ["VIEWER"]
 
@@ -9,7 +9,7 @@ def http(method, path, body=None, key=KEY, headers=None):
     if key:
         request.add_header("Authorization", "Bearer " + key)
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as e:
         return e.code, e.headers, e.read()
@@ -42,7 +42,7 @@ def sql(text):
     return done.stdout.strip()
 
 
-def wait_for(what, condition, seconds=30):
+def wait_for(what, condition, seconds=180):
     until = time.time() + seconds
     while time.time() < until:
         found = condition()
@@ -50,6 +50,25 @@ def wait_for(what, condition, seconds=30):
             return found
         time.sleep(0.1)
     raise AssertionError("waited in vain for " + what)
+
+
+def states(pid):
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/stat") as f:
+            yield f.read().rsplit(")", 1)[1].split()[0]
+
+
+@contextlib.contextmanager
+def serving_stopped():
+    """The sidecar that serves stands still meanwhile, and what it had asked of the database has ended: nothing new becomes its own."""
+    pid = int(os.environ["SIDECAR_PID"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_for("the sidecar to stand still", lambda: set(states(pid)) == {"T"})
+        wait_for("its statements to end", lambda: sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename IN ('odin_gateway', 'odin_worker') AND state <> 'idle'") == "0")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def box(x, y, z):
