@@ -39,8 +39,8 @@ class Printer:
         threading.Thread(target=self.live, daemon=True).start()
 
     def reset(self):
-        # parts: only what changed is sent. answers: orders are answered. seconds: how long a print takes. text: numbers come as text. signed: orders must be signed, whatever the bit says.
-        self.habits = {"parts": True, "answers": True, "seconds": 6.0, "text": False, "signed": False}
+        # parts: only what changed is sent. answers: orders are answered. seconds: how long a print takes; until the tests want its end. text: numbers come as text. signed: orders must be signed, whatever the bit says.
+        self.habits = {"parts": True, "answers": True, "seconds": 3600.0, "text": False, "signed": False}
         self.state = json.loads(json.dumps(REST))
         self.sent, self.orders, self.ran, self.clears_at = {}, [], 0.0, None
 

@@ -25,7 +25,8 @@ class Machine:
         self.short, self.damage, self.silent = 0, 0, False
         self.status, self.file, self.position, self.size = "idle", None, 0.0, 0
         self.last, self.lines, self.reply, self.seq = {}, [], "", 0
-        self.seconds, self.heat, self.speed = 6.0, {"bed": 0.0, "tool": 0.0}, 1.0
+        # A print lasts until the tests want its end.
+        self.seconds, self.heat, self.speed = 3600.0, {"bed": 0.0, "tool": 0.0}, 1.0
         self.homed = False
 
     def model(self, key):

@@ -7,7 +7,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from farm import wait
+from farm import reserved, wait
 from servers import installed
 
 PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000000020001e221bc330000000049454e44ae426082")
@@ -44,6 +44,8 @@ def serve(pages):
 
 def printers_announce_themselves(farm):
     """Bambu's broadcast and mDNS: found once each, told apart by asking, and nothing is added. PrusaLink says OctoPrint too."""
+    # One program at a time hears what is sent to Bambu's port.
+    wait("the port to be nobody else's", lambda: reserved("udp-2021"))
     sidecar = farm.sidecar()
     known = farm.printer("known", "bambu", "127.0.0.1", serial="01P00A222222222")
     pages = {
@@ -69,7 +71,7 @@ def printers_announce_themselves(farm):
     shouting.start()
     try:
         assert announcer.stdout.readline() == "announced\n"
-        answer = sidecar.ok("discover_printers", {"seconds": 12})
+        answer = sidecar.ok("discover_printers", {"seconds": 15})
     finally:
         stop.set()
         shouting.join()

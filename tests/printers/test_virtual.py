@@ -8,7 +8,7 @@ def life_of_a_print(farm):
     sidecar = farm.sidecar()
     printer = farm.printer("v1", address="speed=20")
     farm.wait_state(printer, "idle")
-    job = farm.job(seconds=500, printer=printer)
+    job = farm.job(seconds=1200, printer=printer)
     started = sidecar.ok("start_job", {"job_id": job, "printer_id": printer})
     assert started["command_state"] == "done" and started["confirmed"], started
     assert farm.run_of(job)["status"] == "printing", farm.run_of(job)
@@ -18,7 +18,7 @@ def life_of_a_print(farm):
     wait("the run to be paused", lambda: farm.run_of(job)["status"] == "paused")
     resumed = sidecar.ok("resume_printer", {"printer_id": printer})
     assert resumed["state"] == "printing", resumed
-    wait("the run to end", lambda: farm.run_of(job)["status"] == "completed", 40)
+    wait("the run to end", lambda: farm.run_of(job)["status"] == "completed", 60)
     assert farm.job_row(job)["status"] == "completed"
     assert farm.acts(printer) == {"start": 1, "pause": 1, "resume": 1}, farm.acts(printer)
     farm.wait_state(printer, "finished")
