@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from farm import reserved, wait
+from recorder import Recorder
 from servers import installed
 
 PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000000020001e221bc330000000049454e44ae426082")
@@ -130,4 +131,40 @@ def light_and_fan_without_a_sign(farm):
     assert farm.acts(printer)["fan"] == 2, "an absolute setting may be said twice"
 
 
-TESTS = [printers_announce_themselves, a_picture, answers_as_a_table, light_and_fan_without_a_sign]
+STALE = {"reauthRequired": {"reason": "stale"}}
+CURRENT = {"current": {"state": {"text": "Operational"}, "job": {"file": {"path": None}}, "progress": {"completion": None}}}
+
+
+def pushing(farm, pushes):
+    recorder = Recorder()
+    recorder.pushes = pushes
+    sidecar = farm.sidecar()
+    printer = farm.printer("op", "octoprint", f"127.0.0.1:{recorder.port}")
+    sidecar.ok("set_printer_credentials", {"printer_id": printer, "api_key": "KEYKEYKEY"}, role="admin")
+    farm.wait_state(printer, "idle")
+    return recorder, printer
+
+
+def a_stale_session_is_renewed_on_its_socket(farm):
+    """reauthRequired is answered with a new session on the same socket; one that then falls silent is not waited for: state is seen, and the socket made anew."""
+    recorder, printer = pushing(farm, lambda n: {1: STALE, 2: CURRENT}.get(n))
+    wait("the second login", lambda: len(recorder.logins) >= 2)
+    assert recorder.logins[:2] == [(1, "farm:s1"), (1, "farm:s2")], recorder.logins
+    recorder.printing("theirs.gcode")
+    farm.wait_state(printer, "printing")
+    wait("another socket", lambda: len(recorder.logins) >= 3)
+    assert recorder.logins[2] == (2, "farm:s3"), recorder.logins
+    recorder.rest()
+    farm.wait_state(printer, "finished", "failed")
+
+
+def sessions_that_never_hold(farm):
+    """Every session is stale at once: a few are tried, then the socket is left alone for a while, and the state comes by asking."""
+    recorder, printer = pushing(farm, lambda _: STALE)
+    wait("another socket", lambda: recorder.sockets >= 2)
+    assert [socket for socket, _ in recorder.logins if socket == 1] == [1, 1, 1], recorder.logins
+    recorder.printing("theirs.gcode")
+    farm.wait_state(printer, "printing")
+
+
+TESTS = [printers_announce_themselves, a_picture, answers_as_a_table, light_and_fan_without_a_sign, a_stale_session_is_renewed_on_its_socket, sessions_that_never_hold]

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from farm import wait
-from servers import OctoPrint, gcode
+from servers import OctoPrint, ask, gcode
 
 server = None
 
@@ -218,5 +218,24 @@ def upload_is_whole(farm):
     server.post("/api/job", {"command": "cancel"})
 
 
+def a_login_is_wanted_anew(farm):
+    """Somebody changes the rights of the key's user: OctoPrint wants a new login on the open socket, gets one, and goes on telling."""
+    before = len((server.dir / "log").read_text())
+    sidecar, printer = with_printer(farm)
+    farm.wait_state(printer, "idle")
+
+    def logins():
+        return (server.dir / "log").read_text()[before:].count("User farm logged in on the socket")
+    first = wait("the first login", logins)
+    rights = {"active": True, "groups": ["admins"], "permissions": ["STATUS", "PRINT"]}
+    assert ask(server.port, "PUT", "/api/access/users/farm", rights, {"X-Api-Key": server.KEY})[0] == 200
+    wait("another login", lambda: logins() > first)
+    server.upload("later.gcode", gcode(600, 0.3))
+    server.post("/api/files/local/later.gcode", {"command": "select", "print": True})
+    farm.wait_state(printer, "printing")
+    server.post("/api/job", {"command": "cancel"})
+    farm.wait_state(printer, "finished", "failed")
+
+
 TESTS = [life_of_a_print, cancel_is_confirmed, cancel_while_heating_answers_with_a_handle, wrong_key_says_so, print_at_the_machine, cancelled_at_the_screen, paused_by_the_firmware, firmware_halt,
-         connection_drops, silent_printer_is_noticed, server_restarts_while_printing, ended_while_nobody_looked, upload_is_whole]
+         connection_drops, silent_printer_is_noticed, server_restarts_while_printing, ended_while_nobody_looked, upload_is_whole, a_login_is_wanted_anew]
