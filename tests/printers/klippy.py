@@ -3,7 +3,7 @@
     klippy.py SOCKET GCODE_FOLDER
 
 Habits kept from the real one: a script is answered when it is over, so pause and cancel wait behind heating; starting a file while another is
-paused replaces it silently; pause and cancel say ok when idle; after a shutdown print_stats keeps its old state; only a firmware restart helps.
+paused replaces it silently; pause and cancel say ok when idle; an unknown command is ok and only said to be unknown; after a shutdown print_stats keeps its old state; only a firmware restart helps.
 
 Time is the tests': with a file `cold` beside the folder no heater warms, with a file `fast` a print goes fifty times as fast.
 """
@@ -93,6 +93,10 @@ class Machine:
             await asyncio.sleep(int(found[1]) / 1000)
         elif text == "PAUSE":
             self.pause()
+        elif text == "M115":
+            self.say("// FIRMWARE_VERSION:v0-stand-in FIRMWARE_NAME:Klipper")
+        elif text.startswith(("SAVE_GCODE_STATE", "RESTORE_GCODE_STATE")):
+            pass
         elif not re.match(r"[GM]\d", text):
             self.say(f'// Unknown command:"{text.split()[0]}"')
 

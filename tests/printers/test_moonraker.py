@@ -197,6 +197,28 @@ def klippers_own_words(farm):
     assert server.get("/printer/objects/query?heater_bed")[1]["result"]["status"]["heater_bed"]["target"] == 60
 
 
+def what_klipper_says_to_gcode(farm):
+    """Klipper answers ok to a command that it does not know; its words come on another way, and reach whoever sent it."""
+    sidecar, printer = with_printer(farm)
+    gcode_of = lambda *lines: {"printer_id": printer, "lines": list(lines), "confirm": True}
+    assert server.post("/printer/gcode/script?script=NO_SUCH_THING") == (200, {"result": "ok"})
+    error = sidecar.refused("printer_gcode", gcode_of("NO_SUCH_THING X=1"), role="admin")
+    assert error["code"] == "printer_refused" and 'Unknown command:"NO_SUCH_THING"' in error["detail"], error
+    said = sidecar.ok("printer_gcode", gcode_of("M115"), role="admin")
+    assert said["ok"] is True and said["lines"] == ["// FIRMWARE_VERSION:v0-stand-in FIRMWARE_NAME:Klipper"], said
+    assert sidecar.ok("printer_gcode", gcode_of("G90"), role="admin")["lines"] == []
+    # What stands beside the unknown one is carried out, and the words say so.
+    error = sidecar.refused("printer_gcode", gcode_of("ALSO_NOT", "G28", "NOR_THIS"), role="admin")
+    assert all(word in error["detail"] for word in ('"ALSO_NOT"', '"NOR_THIS"', "was carried out")), error
+    assert server.get("/printer/objects/query?toolhead")[1]["result"]["status"]["toolhead"]["homed_axes"] == "xyz"
+    # A Klipper without [exclude_object] must not be said to have left anything out.
+    started(farm, sidecar, printer, "G28\n" + "NOT_OURS\n" * 4000)
+    farm.wait_state(printer, "printing")
+    error = sidecar.refused("skip_objects", {"printer_id": printer, "objects": ["cube"], "confirm": True})
+    assert error["code"] == "printer_refused" and "EXCLUDE_OBJECT" in error["detail"] and "NOT_OURS" not in error["detail"], error
+    assert sidecar.ok("set_speed", {"printer_id": printer, "percent": 90, "confirm": True})["ok"] is True
+
+
 def emergency_stop(farm):
     """After a shutdown print_stats keeps its old words; the farm believes webhooks. connect brings Klipper back."""
     sidecar, printer = with_printer(farm)
@@ -253,5 +275,5 @@ def server_restarts_while_printing(farm):
     wait("the run to end", lambda: farm.run_of(job)["status"] == "completed", 60)
 
 
-TESTS = [life_of_a_print, cancel_while_heating_answers_with_a_handle, a_paused_print_is_not_replaced, motion_waits_for_rest, klippers_own_words, emergency_stop, klipper_goes_away, wrong_key_says_so,
+TESTS = [life_of_a_print, cancel_while_heating_answers_with_a_handle, a_paused_print_is_not_replaced, motion_waits_for_rest, klippers_own_words, what_klipper_says_to_gcode, emergency_stop, klipper_goes_away, wrong_key_says_so,
          file_too_large, server_restarts_while_printing]
