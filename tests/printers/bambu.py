@@ -117,7 +117,8 @@ class Printer:
         self.state["lights_report"] = [{"node": body["led_node"], "mode": body["led_mode"]}]
 
     def do_ams_filament_setting(self, body):
-        tray = self.state["ams"]["ams"][body["ams_id"]]["tray"][body["tray_id"]]
+        units = {int(unit["id"]): unit["tray"] for unit in self.state["ams"]["ams"]}
+        tray = self.state["vt_tray"] if body["ams_id"] == 255 else units[body["ams_id"]][body["tray_id"]]
         tray.update({name: body[name] for name in ("tray_type", "tray_color", "tray_info_idx")})
 
     def live(self):

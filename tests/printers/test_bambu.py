@@ -167,10 +167,10 @@ def sliced(pad=0, plates=(1,)):
     return out.getvalue()
 
 
-def with_printer(farm, code=CODE, ftp=None, serial=SERIAL, more="", **habits):
+def with_printer(farm, code=CODE, ftp=None, serial=SERIAL, more="", slots=4, **habits):
     server.tell(reset=True, habits=habits)
     sidecar = farm.sidecar()
-    printer = farm.printer("p1s", "bambu", f"127.0.0.1 mqtt={server.mqtt} ftp={ftp or server.strict}{more}", serial=serial, slot_count=4)
+    printer = farm.printer("p1s", "bambu", f"127.0.0.1 mqtt={server.mqtt} ftp={ftp or server.strict}{more}", serial=serial, slot_count=slots)
     sidecar.ok("set_printer_credentials", {"printer_id": printer, "access_code": code}, role="admin")
     return sidecar, printer
 
@@ -440,5 +440,27 @@ def spools_are_told_and_shown(farm):
     assert (told["ams_id"], told["tray_id"], told["tray_type"], told["tray_color"], told["nozzle_temp_max"]) == (0, 1, "PETG", "0000FFFF", 250), told
 
 
+def filaments_come_from_their_trays(farm):
+    """The slot map of a run as the broker hears it: an entry for each filament of the file, over three AMS and the external spool."""
+    sidecar, printer = with_printer(farm, slots=12)
+    server.tell(state={"ams": {"ams": [{"id": str(unit), "tray": [{"id": str(tray)} for tray in range(4)]} for unit in range(3)], "tray_now": "255"}})
+    farm.wait_state(printer, "idle")
+    for slot, material in ((1, "ASA"), (6, "PLA"), (12, "ABS"), (254, "PETG")):
+        filament = farm.sql(f"INSERT INTO odin.filaments(org_id, name, material, color_hex) VALUES ({farm.org}, 'Mapped {material}', '{material}', '#112233') RETURNING to_jsonb(id)")
+        spool = farm.call("add_spool", {"filament_id": filament})["spool_id"]
+        assert sidecar.ok("assign_spool", {"spool_id": spool, "printer_id": printer, "slot_number": slot})["confirmed"] is True, slot
+    for needs, use_ams, trays in (({0: "PLA"}, True, [5]), ({0: "PLA", 2: "PETG"}, True, [5, -1, 254]), ({0: "ABS", 1: "PLA", 3: "ASA"}, True, [11, 5, -1, 0]), ({0: "PETG"}, False, [])):
+        job = farm.job(seconds=30, sha256=farm.store_bytes(sliced(), "plate.gcode.3mf"), printer=printer)
+        rows = ", ".join(f"((SELECT revision_id FROM odin.jobs WHERE id = {job}), {farm.org}, {tool}, '{material}', 1000)" for tool, material in needs.items())
+        farm.psql(farm.name, f"INSERT INTO odin.revision_materials(revision_id, org_id, tool, material, mg) VALUES {rows}")
+        answer = sidecar.ok("start_job", {"job_id": job})
+        assert answer["confirmed"], answer
+        order = server.orders("project_file")[-1]
+        assert (order["use_ams"], order["ams_mapping"]) == (use_ams, trays), (needs, order)
+        sidecar.ok("cancel_job", {"job_id": job})
+        sidecar.ok("clear_bed", {"printer_id": printer})
+        farm.wait_state(printer, "idle")
+
+
 TESTS = [life_with_a_strict_file_server, life_with_a_tolerant_file_server, cancel_is_no_failure, failure_has_its_code, run_out, print_at_the_machine, missing_file, developer_mode, an_unsigned_order_is_refused_in_plain_words, wrong_answers_are_told_apart,
-         another_certificate_is_not_trusted, nothing_is_sent_late, comforts, the_plate_is_chosen, an_independent_client_agrees, spools_are_told_and_shown]
+         another_certificate_is_not_trusted, nothing_is_sent_late, comforts, the_plate_is_chosen, an_independent_client_agrees, spools_are_told_and_shown, filaments_come_from_their_trays]
