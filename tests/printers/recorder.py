@@ -19,6 +19,9 @@ class Recorder:
         recorder, self.orders, self.dead = self, [], False
         # pushes(n): the frame that answers login n, or None for silence. logins: (socket, name:session) as they came.
         self.pushes, self.logins, self.sessions, self.sockets = None, [], 0, 0
+        # Files are taken while it is set; coming counts those that wait.
+        self.gate, self.coming = threading.Event(), 0
+        self.gate.set()
         self.rest()
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -64,6 +67,10 @@ class Recorder:
                 self.wfile.write(struct.pack(">BB", 0x81, len(text)) + text)
 
             def do_POST(self):
+                if self.path == "/api/files/local":
+                    recorder.coming += 1
+                    recorder.gate.wait()
+                    recorder.coming -= 1
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if self.path == "/api/login":
                     recorder.sessions += 1

@@ -131,6 +131,31 @@ def light_and_fan_without_a_sign(farm):
     assert farm.acts(printer)["fan"] == 2, "an absolute setting may be said twice"
 
 
+def uploads_run_side_by_side(farm):
+    """Files go to several printers at once and to each one after the other, and nothing of the database is held meanwhile."""
+    recorders = [Recorder() for _ in range(3)]
+    farm.store("G28\n;" + "x" * 1_400_000 + "\n", "large.gcode")
+    farm.store("G28\n", "small.gcode")
+    sidecar = farm.sidecar()
+    commands = []
+    for n, recorder in enumerate(recorders):
+        recorder.gate.clear()
+        printer = farm.printer(f"op {n}", "octoprint", f"127.0.0.1:{recorder.port}")
+        sidecar.ok("set_printer_credentials", {"printer_id": printer, "api_key": "KEYKEYKEY"}, role="admin")
+        farm.wait_state(printer, "idle")
+        commands += [farm.call("octoprint_upload_file", {"gcode_path": name, "printer_id": printer})["command_id"] for name in ("large.gcode", "small.gcode")]
+    wait("a file on its way to each", lambda: [r.coming for r in recorders] == [1, 1, 1])
+    assert [farm.command(c)["state"] for c in commands] == ["claimed", "queued"] * 3
+    held = "SELECT to_jsonb(count(*)) FROM pg_stat_activity WHERE datname = current_database() AND usename IN ('odin_worker', 'odin_gateway') AND clock_timestamp() - xact_start > interval '1 second'"
+    wait("no transaction to be open", lambda: farm.sql(held) == 0)
+    assert [r.coming for r in recorders] == [1, 1, 1]
+    for recorder in recorders:
+        recorder.gate.set()
+    for command in commands:
+        wait("the upload", lambda: farm.command(command)["state"] == "done", 60)
+    assert all(r.orders == [("/api/files/local", "large.gcode"), ("/api/files/local", "small.gcode")] for r in recorders), [r.orders for r in recorders]
+
+
 STALE = {"reauthRequired": {"reason": "stale"}}
 CURRENT = {"current": {"state": {"text": "Operational"}, "job": {"file": {"path": None}}, "progress": {"completion": None}}}
 
@@ -167,4 +192,4 @@ def sessions_that_never_hold(farm):
     farm.wait_state(printer, "printing")
 
 
-TESTS = [printers_announce_themselves, a_picture, answers_as_a_table, light_and_fan_without_a_sign, a_stale_session_is_renewed_on_its_socket, sessions_that_never_hold]
+TESTS = [printers_announce_themselves, a_picture, answers_as_a_table, light_and_fan_without_a_sign, uploads_run_side_by_side, a_stale_session_is_renewed_on_its_socket, sessions_that_never_hold]

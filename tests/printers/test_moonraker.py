@@ -262,6 +262,15 @@ def file_too_large(farm):
     assert farm.job_row(job)["status"] == "pending" and farm.run_of(job)["status"] == "released"
 
 
+def a_file_in_use_is_not_overwritten(farm):
+    sidecar, printer = with_printer(farm)
+    name = farm.run_of(started(farm, sidecar, printer, gcode(4000)))["remote_file"]
+    farm.store("G28\n", name)
+    error = sidecar.refused("octoprint_upload_file", {"gcode_path": name, "printer_id": printer})
+    assert error["code"] == "printer_refused" and "in use" in error["detail"], error
+    assert (server.dir / "gcodes" / name).read_text() == gcode(4000)
+
+
 def server_restarts_while_printing(farm):
     """Moonraker restarts, Klipper prints on: the run goes on and is completed."""
     sidecar, printer = with_printer(farm)
@@ -276,4 +285,4 @@ def server_restarts_while_printing(farm):
 
 
 TESTS = [life_of_a_print, cancel_while_heating_answers_with_a_handle, a_paused_print_is_not_replaced, motion_waits_for_rest, klippers_own_words, what_klipper_says_to_gcode, emergency_stop, klipper_goes_away, wrong_key_says_so,
-         file_too_large, server_restarts_while_printing]
+         file_too_large, a_file_in_use_is_not_overwritten, server_restarts_while_printing]

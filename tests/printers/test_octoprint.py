@@ -215,6 +215,11 @@ def upload_is_whole(farm):
     job = started(farm, sidecar, printer, text)
     stored = server.get(f"/api/files/local/{farm.run_of(job)['remote_file']}")[1]
     assert stored["size"] == len(text) and stored["hash"] == hashlib.sha1(text.encode()).hexdigest(), stored
+    # Nor is it replaced while it is printed.
+    name = farm.run_of(job)["remote_file"]
+    farm.store("G28\n", name)
+    error = sidecar.refused("octoprint_upload_file", {"gcode_path": name, "printer_id": printer})
+    assert error["code"] == "printer_refused" and "currently being printed" in error["detail"], error
     server.post("/api/job", {"command": "cancel"})
 
 
