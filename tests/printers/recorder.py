@@ -19,6 +19,8 @@ class Recorder:
         recorder, self.orders, self.dead = self, [], False
         # pushes(n): the frame that answers login n, or None for silence. logins: (socket, name:session) as they came.
         self.pushes, self.logins, self.sessions, self.sockets = None, [], 0, 0
+        # It does what it is told and hangs up instead of answering.
+        self.hangs_up = False
         # Files are taken while it is set; coming counts those that wait.
         self.gate, self.coming = threading.Event(), 0
         self.gate.set()
@@ -82,6 +84,9 @@ class Recorder:
                 said = json.loads(body)
                 recorder.orders.append((self.path, said))
                 recorder.obey(self.path, said)
+                if recorder.hangs_up:
+                    self.close_connection = True
+                    return
                 self.answer(204, None)
 
             def log_message(self, *args):

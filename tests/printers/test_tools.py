@@ -220,6 +220,20 @@ def precise_diagnoses(farm):
         wait(f"the diagnosis {word}", tested, 30, 1.0)
 
 
+def an_answer_that_never_comes(farm):
+    """The printer does what it is told and hangs up: what it shows is done, what leaves no trace is in doubt, and nothing is said twice."""
+    recorder, sidecar, printer = recorded(farm)
+    recorder.hangs_up = True
+    assert sidecar.ok("set_temperature", {"heater": "bed", "target": 60, "confirm": True})["command_state"] == "done"
+    for tool, arguments in (("move_printer", {"x": 10}), ("home_printer", {})):
+        error = sidecar.refused(tool, {**arguments, "confirm": True})
+        assert error["code"] == "command_in_doubt" and "broke" in error["detail"], error
+    assert sidecar.ok("start_print", {"path": "there.gcode", "confirm": True})["command_state"] == "done"
+    farm.wait_state(printer, "printing")
+    assert sidecar.ok("octoprint_control_job", {"action": "pause", "confirm": True})["command_state"] == "done"
+    assert [path for path, _ in recorder.orders] == ["/api/printer/bed", "/api/printer/printhead", "/api/printer/printhead", "/api/files/local/there.gcode", "/api/job"], recorder.orders
+
+
 def every_protocol_says_what_is_wrong(farm):
     """Nothing listens, no such name, and a server of another kind: told apart in each protocol's own way."""
     recorder, sidecar, printer = recorded(farm)
@@ -233,4 +247,4 @@ def every_protocol_says_what_is_wrong(farm):
     assert recorder.orders == []
 
 
-TESTS = [nothing_leaves_without_confirm, nothing_leaves_in_the_middle_of_a_print, confirmed_is_one_request, reads, ceilings, previews_look_at_the_world, which_printer, rights, secrets_stay_secret, precise_diagnoses, every_protocol_says_what_is_wrong]
+TESTS = [nothing_leaves_without_confirm, nothing_leaves_in_the_middle_of_a_print, confirmed_is_one_request, reads, ceilings, previews_look_at_the_world, which_printer, rights, secrets_stay_secret, precise_diagnoses, an_answer_that_never_comes, every_protocol_says_what_is_wrong]
