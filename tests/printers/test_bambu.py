@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pwd
+import select
 import socket
 import subprocess
 import zipfile
@@ -404,6 +405,7 @@ def an_independent_client_agrees(farm):
     def asked(*words):
         client.stdin.write(" ".join(words) + "\n")
         client.stdin.flush()
+        assert select.select([client.stdout], [], [], 300)[0], f"the client is silent to {words}"
         return json.loads(client.stdout.readline())
 
     try:
