@@ -32,11 +32,11 @@ BEGIN
         FROM said d, LATERAL jsonb_array_elements(d.slots) e WHERE t.printer_id = d.p AND t.slot_number = (e->>'slot')::integer
          AND (t.reported_material, t.reported_color) IS DISTINCT FROM (left(e->>'material', 60), left(e->>'color', 20))),
     history AS (
-      -- Thinned: a row when the state changes, one a minute while something happens, one in ten minutes at rest.
+      -- Thinned: a row when the state changes, one a minute while something happens, one in ten minutes at rest, and no other where nobody answers.
       INSERT INTO odin.printer_telemetry(printer_id, org_id, at, state, tool_c, tool_target_c, bed_c, bed_target_c, chamber_c, progress_pct)
       SELECT d.p, d.org_id, clock_timestamp(), d.now_state, d.tool_c, d.tool_target_c, d.bed_c, d.bed_target_c, d.chamber_c, d.progress_pct
         FROM said d, LATERAL (SELECT CASE WHEN d.now_state IN ('printing', 'paused', 'preparing') THEN 60 ELSE 600 END AS grain) g
-       WHERE d.now_state <> d.was OR floor(extract(epoch FROM clock_timestamp()) / g.grain) IS DISTINCT FROM floor(extract(epoch FROM d.was_at) / g.grain) ON CONFLICT DO NOTHING),
+       WHERE d.now_state <> d.was OR (d.now_state <> 'offline' AND floor(extract(epoch FROM clock_timestamp()) / g.grain) IS DISTINCT FROM floor(extract(epoch FROM d.was_at) / g.grain)) ON CONFLICT DO NOTHING),
     told AS (
       INSERT INTO odin.printer_facts AS t (printer_id, org_id, facts, facts_at, files, files_at)
       SELECT d.p, d.org_id, coalesce(d.facts, '{}'), CASE WHEN d.facts IS NOT NULL THEN clock_timestamp() END, coalesce(d.files, '[]'), CASE WHEN d.files IS NOT NULL THEN clock_timestamp() END

@@ -133,11 +133,20 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   now record;
   top numeric;
+  loaded_top numeric;
+  loaded text;
   named text := CASE heater WHEN 'bed' THEN 'bed' ELSE 'tool' || tool_index END;
 BEGIN
   now := odin._printer_now(odin._one_printer(printer_id));
   top := CASE heater WHEN 'bed' THEN least(140, now.max_bed_c) ELSE least(300, now.max_tool_c) END;
-  IF target > top THEN
+  -- Nobody knows which of several spools is in the nozzle: the one that takes most decides, and one without a figure sets no limit.
+  SELECT CASE WHEN count(l.most) = count(*) THEN max(l.most) END, string_agg(DISTINCT f.material, ', ' ORDER BY f.material) INTO loaded_top, loaded
+    FROM odin.printer_slots ps JOIN odin.spools sp ON sp.id = ps.spool_id JOIN odin.filaments f ON f.id = sp.filament_id
+    CROSS JOIN LATERAL (SELECT CASE heater WHEN 'bed' THEN f.bed_max_c ELSE f.nozzle_max_c END AS most) l WHERE ps.printer_id = now.id;
+  IF target > loaded_top AND loaded_top < top THEN
+    PERFORM odin.fail('printer_limit', format('target: with %s loaded the %s of %s takes at most %s °C', loaded, CASE heater WHEN 'bed' THEN 'bed' ELSE 'tool' END, now.name, trim_scale(loaded_top)),
+      'Unload it first; or correct the filament''s own limits with save_filament.', jsonb_build_object('field', 'target', 'maximum', trim_scale(loaded_top), 'printer_id', now.id));
+  ELSIF target > top THEN
     PERFORM odin.fail('printer_limit', format('target: the %s of %s takes at most %s °C', CASE heater WHEN 'bed' THEN 'bed' ELSE 'tool' END, now.name, trim_scale(top)), NULL, jsonb_build_object('field', 'target', 'maximum', trim_scale(top), 'printer_id', now.id));
   END IF;
   PERFORM odin._needs_rest(now, 'setting a temperature');

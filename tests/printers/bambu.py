@@ -39,8 +39,8 @@ class Printer:
         threading.Thread(target=self.live, daemon=True).start()
 
     def reset(self):
-        # parts: only what changed is sent. answers: orders are answered. seconds: how long a print takes. text: numbers come as text. signed: orders must be signed, whatever the bit says.
-        self.habits = {"parts": True, "answers": True, "seconds": 6.0, "text": False, "signed": False}
+        # parts: only what changed is sent. answers: orders are answered. seconds: how long a print takes; until the tests want its end. text: numbers come as text. signed: orders must be signed, whatever the bit says.
+        self.habits = {"parts": True, "answers": True, "seconds": 3600.0, "text": False, "signed": False}
         self.state = json.loads(json.dumps(REST))
         self.sent, self.orders, self.ran, self.clears_at = {}, [], 0.0, None
 
@@ -117,7 +117,8 @@ class Printer:
         self.state["lights_report"] = [{"node": body["led_node"], "mode": body["led_mode"]}]
 
     def do_ams_filament_setting(self, body):
-        tray = self.state["ams"]["ams"][body["ams_id"]]["tray"][body["tray_id"]]
+        units = {int(unit["id"]): unit["tray"] for unit in self.state["ams"]["ams"]}
+        tray = self.state["vt_tray"] if body["ams_id"] == 255 else units[body["ams_id"]][body["tray_id"]]
         tray.update({name: body[name] for name in ("tray_type", "tray_color", "tray_info_idx")})
 
     def live(self):

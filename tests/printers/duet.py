@@ -25,7 +25,9 @@ class Machine:
         self.short, self.damage, self.silent = 0, 0, False
         self.status, self.file, self.position, self.size = "idle", None, 0.0, 0
         self.last, self.lines, self.reply, self.seq = {}, [], "", 0
-        self.seconds, self.heat, self.speed = 6.0, {"bed": 0.0, "tool": 0.0}, 1.0
+        self.later, self.looked = [], False
+        # A print lasts until the tests want its end.
+        self.seconds, self.heat, self.speed = 3600.0, {"bed": 0.0, "tool": 0.0}, 1.0
         self.homed = False
 
     def model(self, key):
@@ -36,7 +38,7 @@ class Machine:
             "job": {"file": {"fileName": f"0:/gcodes/{self.file}" if printing else None, "size": self.size, "numLayers": 20}, "filePosition": int(self.position), "layer": 3 if printing else None,
                     "duration": 4 if printing else None, "timesLeft": {"file": 9 if printing else None, "slicer": None, "filament": None}, **self.last},
             "heat": {"bedHeaters": [0, -1], "chamberHeaters": [-1, -1], "heaters": [heater("bed"), heater("tool")]},
-            "move": {"speedFactor": self.speed}, "seqs": {"reply": self.seq},
+            "move": {"speedFactor": self.speed}, "seqs": {"reply": self.seq if key != "seqs" else self.sequence()},
             "boards": [{"name": "Duet 3 Mini 5+", "firmwareName": "RepRapFirmware for Duet 3 Mini 5+", "firmwareVersion": "3.5.1"}],
         }.get(key)
 
@@ -87,10 +89,15 @@ class Machine:
         self.file, self.status = None, "idle"
 
     def say(self, text):
-        def later():
-            with self.lock:
-                self.reply, self.seq = self.reply + text + "\n", self.seq + 1
-        threading.Timer(0.3, later).start()
+        """Later: whoever asks finds nothing new at first."""
+        self.later.append(text)
+        self.looked = False
+
+    def sequence(self):
+        if self.looked and self.later:
+            self.reply, self.seq, self.later = self.reply + "\n".join([*self.later, ""]), self.seq + 1, []
+        self.looked = True
+        return self.seq
 
     def live(self):
         while True:

@@ -23,11 +23,12 @@ SECRET = secrets.token_hex(32)
 
 # Limits say what an idle machine needs. A busy one takes several times as long, and waiting longer costs nothing where it is quick.
 PATIENCE = 4
+LEAST = 90
 
 
 def wait(what, check, limit=30.0, every=0.1):
     """The first truthy answer of check(), or a failure that says what was waited for and what was seen last."""
-    limit *= PATIENCE
+    limit = max(LEAST, limit * PATIENCE)
     until = time.monotonic() + limit
     while True:
         seen = check()
@@ -38,10 +39,23 @@ def wait(what, check, limit=30.0, every=0.1):
         time.sleep(every)
 
 
-# Below the ports that the system gives to whoever asks, so that nobody else takes one between here and its use.
-PORTS = itertools.count(random.randrange(15000, 25000))
+# Below the ports that the system gives to whoever asks and away from those of the other kinds, so that nobody else takes one between here and its use.
+PORTS = itertools.count(random.randrange(5000, 9500))
 PORT_LOCK = threading.Lock()
+KEPT = {}
 SETUP_LOCK = threading.Lock()
+
+
+def reserved(name):
+    """True when no other run on this machine has it; kept until this process ends. A name of the kernel's, so nothing is left behind."""
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        held.bind(f"\0odin-tests-{name}")
+    except OSError:
+        held.close()
+        return False
+    KEPT[name] = held
+    return True
 
 
 def free_port():
@@ -50,9 +64,10 @@ def free_port():
             with socket.socket() as s:
                 try:
                     s.bind(("127.0.0.1", port))
-                    return port
                 except OSError:
                     continue
+                if reserved(f"port-{port}"):
+                    return port
 
 
 class Farm:
@@ -75,8 +90,18 @@ class Farm:
     def close(self):
         for sidecar in self.sidecars:
             sidecar.kill()
-        self.psql("postgres", f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+        wait("the database to be dropped", self.dropped, every=1.0)
         shutil.rmtree(self.dir, ignore_errors=True)
+
+    def dropped(self):
+        """PostgreSQL gives up when a backend takes more than five seconds to go."""
+        try:
+            self.psql("postgres", f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+        except AssertionError as e:
+            if "being accessed" not in str(e):
+                raise
+            return False
+        return True
 
     def psql(self, database, text):
         done = subprocess.run(
@@ -216,7 +241,7 @@ class Sidecar:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+        self.process.wait(180)
 
     def kill(self):
         if self.process.poll() is None:

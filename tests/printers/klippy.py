@@ -3,7 +3,9 @@
     klippy.py SOCKET GCODE_FOLDER
 
 Habits kept from the real one: a script is answered when it is over, so pause and cancel wait behind heating; starting a file while another is
-paused replaces it silently; pause and cancel say ok when idle; after a shutdown print_stats keeps its old state; only a firmware restart helps.
+paused replaces it silently; pause and cancel say ok when idle; an unknown command is ok and only said to be unknown; after a shutdown print_stats keeps its old state; only a firmware restart helps.
+
+Time is the tests': with a file `cold` beside the folder no heater warms, with a file `fast` a print goes fifty times as fast.
 """
 
 import asyncio
@@ -27,6 +29,7 @@ class Refused(Exception):
 class Machine:
     def __init__(self, folder):
         self.folder = folder
+        self.beside = os.path.dirname(folder)
         self.lock = asyncio.Lock()
         self.lines, self.position = [], 0
         self.objects = {
@@ -90,6 +93,10 @@ class Machine:
             await asyncio.sleep(int(found[1]) / 1000)
         elif text == "PAUSE":
             self.pause()
+        elif text == "M115":
+            self.say("// FIRMWARE_VERSION:v0-stand-in FIRMWARE_NAME:Klipper")
+        elif text.startswith(("SAVE_GCODE_STATE", "RESTORE_GCODE_STATE")):
+            pass
         elif not re.match(r"[GM]\d", text):
             self.say(f'// Unknown command:"{text.split()[0]}"')
 
@@ -143,14 +150,15 @@ class Machine:
         if self["webhooks"]["state"] == "shutdown" and not firmware:
             self["webhooks"].update(state="error", state_message="MCU shutdown; use FIRMWARE_RESTART")
             return
-        self["webhooks"].update(state="ready", state_message="Printer is ready")
+        # Until somebody connects again; the real one is back after a second.
+        self["webhooks"].update(state="startup", state_message="Printer is not ready")
         self["print_stats"].update(state="standby", filename="")
         self["virtual_sdcard"].update(is_active=False, progress=0.0, file_path=None)
         self["pause_resume"]["is_paused"] = False
         self["toolhead"]["homed_axes"] = ""
         for heater in ("extruder", "heater_bed"):
             self[heater]["target"] = 0.0
-        # The real one drops its socket and is back after a second.
+        # The real one drops its socket.
         for client in list(self.listeners):
             asyncio.get_running_loop().call_later(0.1, client.writer.close)
 
@@ -182,6 +190,9 @@ class Machine:
             raise Refused(f"webhooks: No registered callback for path '{method}'")
         return {}
 
+    def told(self, name):
+        return os.path.exists(os.path.join(self.beside, name))
+
     def pick(self, wanted):
         return {name: dict(self[name]) if fields is None else {f: self[name].get(f) for f in fields} for name, fields in wanted.items() if name in self.objects}
 
@@ -193,7 +204,7 @@ class Machine:
             await asyncio.sleep(TICK)
             now = time.monotonic()
             passed, last = now - last, now
-            for heater in ("extruder", "heater_bed"):
+            for heater in () if self.told("cold") else ("extruder", "heater_bed"):
                 step = max(self[heater]["target"], ROOM) - self[heater]["temperature"]
                 self[heater]["temperature"] = round(self[heater]["temperature"] + max(-HEAT_PER_SECOND * passed, min(HEAT_PER_SECOND * passed, step)), 2)
             for client in list(self.listeners):
@@ -203,7 +214,7 @@ class Machine:
             if not self["virtual_sdcard"]["is_active"] or self.lock.locked():
                 continue
             self["print_stats"]["print_duration"] += passed
-            due += passed * LINES_PER_SECOND
+            due += passed * LINES_PER_SECOND * (50 if self.told("fast") else 1)
             asyncio.get_running_loop().create_task(self.print_lines(int(due)))
             due -= int(due)
 
@@ -267,6 +278,8 @@ class Client:
 
     async def run(self):
         self.machine.listeners.append(self)
+        if self.machine["webhooks"]["state"] == "startup":
+            self.machine["webhooks"].update(state="ready", state_message="Printer is ready")
         try:
             while True:
                 message = json.loads((await self.reader.readuntil(END))[:-1])

@@ -1,8 +1,14 @@
-"""Something that answers like OctoPrint, behaves as little of it as the tests need, and writes down every request that could move a machine."""
+"""Something that answers like OctoPrint, behaves as little of it as the tests need, and writes down every request that could move a machine.
 
+It has a push socket only where a test says what each login on it is answered with.
+"""
+
+import base64
+import hashlib
 import http.server
 import json
 import re
+import struct
 import threading
 
 FLAGS = {"operational": True, "printing": False, "paused": False, "pausing": False, "cancelling": False, "finishing": False, "error": False, "closedOrError": False, "ready": True}
@@ -11,6 +17,13 @@ FLAGS = {"operational": True, "printing": False, "paused": False, "pausing": Fal
 class Recorder:
     def __init__(self):
         recorder, self.orders, self.dead = self, [], False
+        # pushes(n): the frame that answers login n, or None for silence. logins: (socket, name:session) as they came.
+        self.pushes, self.logins, self.sessions, self.sockets = None, [], 0, 0
+        # It does what it is told and hangs up instead of answering.
+        self.hangs_up = False
+        # Files are taken while it is set; coming counts those that wait.
+        self.gate, self.coming = threading.Event(), 0
+        self.gate.set()
         self.rest()
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -28,12 +41,42 @@ class Recorder:
                 if recorder.dead:
                     self.close_connection = True
                     return
+                if recorder.pushes and self.path == "/sockjs/websocket":
+                    return self.converse()
                 self.answer(*recorder.page(self.path.split("?")[0]))
 
+            def converse(self):
+                """As little of a web socket as it takes: short text both ways."""
+                self.close_connection = True
+                accept = hashlib.sha1((self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+                self.wfile.write(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {base64.b64encode(accept).decode()}\r\n\r\n".encode())
+                recorder.sockets += 1
+                own = recorder.sockets
+                self.tell({"connected": {}})
+                while len(head := self.rfile.read(2)) == 2 and head[0] & 15 == 1:
+                    size = head[1] & 127
+                    size = struct.unpack(">H", self.rfile.read(2))[0] if size == 126 else size
+                    mask, text = self.rfile.read(4), self.rfile.read(size)
+                    said = json.loads(bytes(b ^ mask[n % 4] for n, b in enumerate(text)))
+                    if "auth" in said:
+                        recorder.logins.append((own, said["auth"]))
+                        frame = recorder.pushes(len(recorder.logins))
+                        if frame:
+                            self.tell(frame)
+
+            def tell(self, frame):
+                text = json.dumps(frame).encode()
+                self.wfile.write(struct.pack(">BB", 0x81, len(text)) + text)
+
             def do_POST(self):
+                if self.path == "/api/files/local":
+                    recorder.coming += 1
+                    recorder.gate.wait()
+                    recorder.coming -= 1
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if self.path == "/api/login":
-                    return self.answer(403, {"error": "no"})
+                    recorder.sessions += 1
+                    return self.answer(200, {"name": "farm", "session": f"s{recorder.sessions}"}) if recorder.pushes else self.answer(403, {"error": "no"})
                 if self.path == "/api/files/local":
                     name = re.search(rb'filename="([^"]+)"', body)[1].decode()
                     recorder.orders.append((self.path, name))
@@ -41,6 +84,9 @@ class Recorder:
                 said = json.loads(body)
                 recorder.orders.append((self.path, said))
                 recorder.obey(self.path, said)
+                if recorder.hangs_up:
+                    self.close_connection = True
+                    return
                 self.answer(204, None)
 
             def log_message(self, *args):

@@ -1,5 +1,6 @@
 """The real servers of the tests, installed once outside the checkout and started on loopback ports."""
 
+import fcntl
 import hashlib
 import http.client
 import json
@@ -32,11 +33,13 @@ def installed(name):
     wanted = " ".join([*PACKAGES[name], sys.version])
     place = CACHE / f"{name}-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
     done = place / ".complete"
-    with INSTALLING:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # Neither by another thread nor by another run that shares the cache.
+    with INSTALLING, (CACHE / "installing.lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
         if done.exists():
             return place / "bin"
         shutil.rmtree(place, ignore_errors=True)
-        place.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "venv", place], check=True)
         subprocess.run([place / "bin/pip", "-q", "--disable-pip-version-check", "install", *PACKAGES[name]], check=True)
         done.touch()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pwd
+import select
 import socket
 import subprocess
 import zipfile
@@ -167,10 +168,10 @@ def sliced(pad=0, plates=(1,)):
     return out.getvalue()
 
 
-def with_printer(farm, code=CODE, ftp=None, serial=SERIAL, more="", **habits):
+def with_printer(farm, code=CODE, ftp=None, serial=SERIAL, more="", slots=4, **habits):
     server.tell(reset=True, habits=habits)
     sidecar = farm.sidecar()
-    printer = farm.printer("p1s", "bambu", f"127.0.0.1 mqtt={server.mqtt} ftp={ftp or server.strict}{more}", serial=serial, slot_count=4)
+    printer = farm.printer("p1s", "bambu", f"127.0.0.1 mqtt={server.mqtt} ftp={ftp or server.strict}{more}", serial=serial, slot_count=slots)
     sidecar.ok("set_printer_credentials", {"printer_id": printer, "access_code": code}, role="admin")
     return sidecar, printer
 
@@ -184,7 +185,7 @@ def started(farm, sidecar, printer, content=None):
 
 
 def life(farm, ftp, url="file:///sdcard/", **habits):
-    sidecar, printer = with_printer(farm, ftp=ftp, seconds=20.0, **habits)
+    sidecar, printer = with_printer(farm, ftp=ftp, **habits)
     farm.wait_state(printer, "idle")
     content = sliced(pad=700_000)
     job = started(farm, sidecar, printer, content)
@@ -199,6 +200,7 @@ def life(farm, ftp, url="file:///sdcard/", **habits):
     assert paused["state"] == "paused" and server.seen()["state"]["gcode_state"] == "PAUSE", paused
     resumed = sidecar.ok("resume_printer", {"printer_id": printer})
     assert resumed["state"] == "printing", resumed
+    server.tell(habits={"seconds": 2.0})
     wait("the run to end", lambda: farm.run_of(job)["status"] == "completed", 40)
     farm.wait_state(printer, "finished")
     assert len(server.orders("project_file")) == len(server.orders("pause")) == 1
@@ -218,7 +220,7 @@ def life_with_a_tolerant_file_server(farm):
 
 def cancel_is_no_failure(farm):
     """A cancel shows as FAILED with a number that is gone after two seconds."""
-    sidecar, printer = with_printer(farm, seconds=60.0)
+    sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
     job = started(farm, sidecar, printer)
     answer = sidecar.ok("cancel_job", {"job_id": job})
@@ -231,7 +233,7 @@ def cancel_is_no_failure(farm):
 
 
 def failure_has_its_code(farm):
-    sidecar, printer = with_printer(farm, seconds=60.0)
+    sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
     job = started(farm, sidecar, printer)
     server.tell(state={"gcode_state": "FAILED", "print_error": 0x03008003})
@@ -242,7 +244,7 @@ def failure_has_its_code(farm):
 
 def run_out(farm):
     """The AMS pauses by itself: stage, HMS code and an event that names it."""
-    sidecar, printer = with_printer(farm, seconds=60.0)
+    sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
     job = started(farm, sidecar, printer)
     server.tell(state={"gcode_state": "PAUSE", "stg_cur": 6, "hms": [{"attr": 0x07002000, "code": 0x00020011}]})
@@ -254,21 +256,21 @@ def run_out(farm):
 
 
 def print_at_the_machine(farm):
-    sidecar, printer = with_printer(farm, seconds=15.0)
+    sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
     server.tell(state={"gcode_state": "RUNNING", "subtask_name": "theirs", "gcode_file": "theirs.3mf"})
     farm.wait_state(printer, "printing")
     wait("the event", lambda: farm.sql(f"SELECT to_jsonb(count(*)) FROM odin.printer_events WHERE printer_id = {printer} AND kind = 'foreign_print_started'") == 1)
+    server.tell(habits={"seconds": 2.0})
     farm.wait_state(printer, "finished", limit=30)
 
 
 def missing_file(farm):
     """A start of a file that is not there is accepted and fails by state."""
-    sidecar, printer = with_printer(farm)
-    farm.wait_state(printer, "idle")
     (server.card / "gone.gcode.3mf").write_bytes(sliced())
-    farm.psql(farm.name, f"""INSERT INTO odin.printer_facts(printer_id, org_id, facts, files, files_at) VALUES ({printer}, {farm.org}, '{{}}', '[{{"path": "gone.gcode.3mf"}}]', now())
-        ON CONFLICT (printer_id) DO UPDATE SET files = excluded.files, files_at = now()""")
+    sidecar, printer = with_printer(farm)
+    wait("the list of files", lambda: any(f["path"] == "gone.gcode.3mf" for f in farm.sql(f"SELECT files FROM odin.printer_facts WHERE printer_id = {printer}") or []), 70)
+    farm.wait_state(printer, "idle")
     (server.card / "gone.gcode.3mf").unlink()
     error = sidecar.refused("start_print", {"printer_id": printer, "path": "gone.gcode.3mf", "confirm": True})
     assert error["code"] == "printer_refused" and "0500_8013" in error["detail"], error
@@ -319,15 +321,15 @@ def another_certificate_is_not_trusted(farm):
     assert len(kept) == 64
     farm.psql(farm.name, f"UPDATE odin.printer_facts SET facts = jsonb_set(facts, '{{certificate}}', '\"{'0' * 64}\"') WHERE printer_id = {printer}")
     farm.psql(farm.name, f"UPDATE odin.printers SET address = address || ' print_from=card' WHERE id = {printer}")
-    said = wait("the diagnosis", lambda: (lambda s: None if s["works"] else s)(sidecar.ok("test_printer", {"printer_id": printer})), 30, 1.0)
-    assert "another one than before" in said["detail"], said
+    said = wait("the diagnosis", lambda: (lambda s: s if "another one than before" in s["detail"] else None)(sidecar.ok("test_printer", {"printer_id": printer})), 30, 1.0)
+    assert said["works"] is False, said
     sidecar.ok("set_printer_credentials", {"printer_id": printer, "access_code": CODE}, role="admin")
     wait("trust", lambda: sidecar.ok("test_printer", {"printer_id": printer})["works"], 30, 1.0)
 
 
 def nothing_is_sent_late(farm):
     """The broker goes away in the middle: what was asked for meanwhile fails, and is not sent when it comes back."""
-    sidecar, printer = with_printer(farm, seconds=60.0)
+    sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
     job = started(farm, sidecar, printer)
     server.broker.kill()
@@ -341,7 +343,7 @@ def nothing_is_sent_late(farm):
 
 def comforts(farm):
     """Light, fan, speed, heat, leaving objects out: confirmed by what the printer then reports."""
-    sidecar, printer = with_printer(farm, seconds=60.0)
+    sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
     sent = 0
     for tool, arguments, seen in (
@@ -366,7 +368,7 @@ def comforts(farm):
 
 def the_plate_is_chosen(farm):
     """A file may hold the third plate only: a job prints the one that its figures are of. Of a stored file it is the one that is asked for."""
-    sidecar, printer = with_printer(farm, seconds=60.0)
+    sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
     content = sliced(plates=(3, 5))
     sha256 = farm.store_bytes(content, "third.gcode.3mf")
@@ -394,7 +396,7 @@ def the_plate_is_chosen(farm):
 
 def an_independent_client_agrees(farm):
     """bambulabs_api as it is on PyPI drives the stand-in and reads it; the farm, watching the same printer, sees the same."""
-    sidecar, printer = with_printer(farm, seconds=60.0)
+    sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
     (server.card / "theirs.gcode.3mf").write_bytes(sliced(plates=(2,)))
     client = subprocess.Popen([installed("bambulabs") / "python", Path(__file__).with_name("client.py"), "127.0.0.1", CODE, SERIAL, str(server.mqtt), str(server.strict)],
@@ -403,6 +405,7 @@ def an_independent_client_agrees(farm):
     def asked(*words):
         client.stdin.write(" ".join(words) + "\n")
         client.stdin.flush()
+        assert select.select([client.stdout], [], [], 300)[0], f"the client is silent to {words}"
         return json.loads(client.stdout.readline())
 
     try:
@@ -427,7 +430,7 @@ def an_independent_client_agrees(farm):
 
 def spools_are_told_and_shown(farm):
     """assign_spool tells the AMS and answers with what it shows; a start carries the slot map."""
-    sidecar, printer = with_printer(farm, seconds=60.0)
+    sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
     rows = wait("the reading of the AMS", lambda: farm.sql(f"SELECT jsonb_agg(to_jsonb(s) ORDER BY slot_number) FROM odin.printer_slots s WHERE printer_id = {printer} AND reported_material IS NOT NULL"))
     assert rows[0]["reported_material"] == "PLA" and rows[0]["reported_color"] == "FF0000", rows
@@ -439,5 +442,27 @@ def spools_are_told_and_shown(farm):
     assert (told["ams_id"], told["tray_id"], told["tray_type"], told["tray_color"], told["nozzle_temp_max"]) == (0, 1, "PETG", "0000FFFF", 250), told
 
 
+def filaments_come_from_their_trays(farm):
+    """The slot map of a run as the broker hears it: an entry for each filament of the file, over three AMS and the external spool."""
+    sidecar, printer = with_printer(farm, slots=12)
+    server.tell(state={"ams": {"ams": [{"id": str(unit), "tray": [{"id": str(tray)} for tray in range(4)]} for unit in range(3)], "tray_now": "255"}})
+    farm.wait_state(printer, "idle")
+    for slot, material in ((1, "ASA"), (6, "PLA"), (12, "ABS"), (254, "PETG")):
+        filament = farm.sql(f"INSERT INTO odin.filaments(org_id, name, material, color_hex) VALUES ({farm.org}, 'Mapped {material}', '{material}', '#112233') RETURNING to_jsonb(id)")
+        spool = farm.call("add_spool", {"filament_id": filament})["spool_id"]
+        assert sidecar.ok("assign_spool", {"spool_id": spool, "printer_id": printer, "slot_number": slot})["confirmed"] is True, slot
+    for needs, use_ams, trays in (({0: "PLA"}, True, [5]), ({0: "PLA", 2: "PETG"}, True, [5, -1, 254]), ({0: "ABS", 1: "PLA", 3: "ASA"}, True, [11, 5, -1, 0]), ({0: "PETG"}, False, [])):
+        job = farm.job(seconds=30, sha256=farm.store_bytes(sliced(), "plate.gcode.3mf"), printer=printer)
+        rows = ", ".join(f"((SELECT revision_id FROM odin.jobs WHERE id = {job}), {farm.org}, {tool}, '{material}', 1000)" for tool, material in needs.items())
+        farm.psql(farm.name, f"INSERT INTO odin.revision_materials(revision_id, org_id, tool, material, mg) VALUES {rows}")
+        answer = sidecar.ok("start_job", {"job_id": job})
+        assert answer["confirmed"], answer
+        order = server.orders("project_file")[-1]
+        assert (order["use_ams"], order["ams_mapping"]) == (use_ams, trays), (needs, order)
+        sidecar.ok("cancel_job", {"job_id": job})
+        sidecar.ok("clear_bed", {"printer_id": printer})
+        farm.wait_state(printer, "idle")
+
+
 TESTS = [life_with_a_strict_file_server, life_with_a_tolerant_file_server, cancel_is_no_failure, failure_has_its_code, run_out, print_at_the_machine, missing_file, developer_mode, an_unsigned_order_is_refused_in_plain_words, wrong_answers_are_told_apart,
-         another_certificate_is_not_trusted, nothing_is_sent_late, comforts, the_plate_is_chosen, an_independent_client_agrees, spools_are_told_and_shown]
+         another_certificate_is_not_trusted, nothing_is_sent_late, comforts, the_plate_is_chosen, an_independent_client_agrees, spools_are_told_and_shown, filaments_come_from_their_trays]

@@ -25,7 +25,6 @@ def started(farm, sidecar, printer, text=None):
 
 def life_of_a_print(farm):
     machine, sidecar, printer = with_printer(farm, password="s3 c&ret")
-    machine.seconds = 25.0
     text = gcode(20) + ";" + "x" * 400_000 + "\n"
     job = started(farm, sidecar, printer, text)
     name = farm.run_of(job)["remote_file"]
@@ -36,6 +35,7 @@ def life_of_a_print(farm):
     assert sidecar.refused("home_printer", {"printer_id": printer, "confirm": True})["code"] == "printer_not_ready"
     assert sidecar.ok("set_speed", {"printer_id": printer, "percent": 80, "confirm": True})["ok"] is True and machine.speed == 0.8
     assert sidecar.ok("skip_objects", {"printer_id": printer, "objects": ["2"], "confirm": True})["ok"] is True and "M486 P2" in machine.lines
+    machine.seconds = 2.0
     wait("the run to end", lambda: farm.run_of(job)["status"] == "completed", 40)
     assert [line.split()[0] for line in machine.lines if line.split()[0] in ("M32", "M25", "M24")] == ["M32", "M25", "M24"]
     assert "s3 c&ret" not in sidecar.said() and "s3%20c" not in sidecar.said()
@@ -44,7 +44,6 @@ def life_of_a_print(farm):
 def cancel_goes_through_a_pause(farm):
     """M0 only works in a pause; one stop of the farm is both."""
     machine, sidecar, printer = with_printer(farm)
-    machine.seconds = 60.0
     job = started(farm, sidecar, printer)
     answer = sidecar.ok("cancel_job", {"job_id": job})
     assert answer["command_state"] == "done" and answer["status"] == "cancelled", answer
@@ -54,7 +53,6 @@ def cancel_goes_through_a_pause(farm):
 
 def aborted_is_failed(farm):
     machine, sidecar, printer = with_printer(farm)
-    machine.seconds = 60.0
     job = started(farm, sidecar, printer)
     with machine.lock:
         machine.over(lastFileAborted=True)
@@ -64,7 +62,6 @@ def aborted_is_failed(farm):
 def halted(farm):
     """An emergency stop at the board: error, the run fails, connect resets it."""
     machine, sidecar, printer = with_printer(farm)
-    machine.seconds = 60.0
     job = started(farm, sidecar, printer)
     with machine.lock:
         machine.status = "halted"
@@ -77,7 +74,6 @@ def halted(farm):
 def sessions_end_and_memory_is_short(farm):
     """A session that ended is opened anew, and 503 is a moment's want of memory; neither is an outage or sends anything twice."""
     machine, sidecar, printer = with_printer(farm)
-    machine.seconds = 60.0
     with machine.lock:
         machine.sessions.clear()
         machine.short = 3
@@ -93,7 +89,7 @@ def sessions_end_and_memory_is_short(farm):
 
 def a_damaged_upload_is_tried_again_but_not_for_ever(farm):
     machine, sidecar, printer = with_printer(farm)
-    machine.seconds, machine.damage = 60.0, 2
+    machine.damage = 2
     job = started(farm, sidecar, printer)
     assert machine.damage == 0
     sidecar.ok("cancel_job", {"job_id": job})
@@ -131,13 +127,14 @@ def files_come_in_pages(farm):
 
 def wrong_answers_are_told_apart(farm):
     machine, sidecar, printer = with_printer(farm)
-    machine.password = "another"
     with machine.lock:
+        machine.password = "another"
         machine.sessions.clear()
     def diagnosed(word):
         return wait(f"the diagnosis {word}", lambda: (lambda s: s if not s["works"] and word in s["detail"] else None)(sidecar.ok("test_printer", {"printer_id": printer})), 40, 1.0)
     assert diagnosed("password")["problem"] == "printer_auth"
-    machine.password, machine.most_sessions = "reprap", 0
+    with machine.lock:
+        machine.password, machine.most_sessions = "reprap", 0
     diagnosed("no free session")
     farm.psql(farm.name, f"UPDATE odin.printers SET address = '127.0.0.1:{sidecar.port}' WHERE id = {printer}")
     diagnosed("is it a Duet")
@@ -145,9 +142,9 @@ def wrong_answers_are_told_apart(farm):
 
 def ended_while_nobody_looked(farm):
     machine, sidecar, printer = with_printer(farm)
-    machine.seconds = 15.0
     job = started(farm, sidecar, printer)
     sidecar.kill()
+    machine.seconds = 2.0
     wait("the Duet to finish", lambda: machine.status == "idle", 20)
     farm.sidecar()
     wait("the run to be completed", lambda: farm.run_of(job)["status"] == "completed", 40)

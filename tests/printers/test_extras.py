@@ -7,7 +7,8 @@ import subprocess
 import threading
 from pathlib import Path
 
-from farm import wait
+from farm import reserved, wait
+from recorder import Recorder
 from servers import installed
 
 PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000000020001e221bc330000000049454e44ae426082")
@@ -44,6 +45,8 @@ def serve(pages):
 
 def printers_announce_themselves(farm):
     """Bambu's broadcast and mDNS: found once each, told apart by asking, and nothing is added. PrusaLink says OctoPrint too."""
+    # One program at a time hears what is sent to Bambu's port.
+    wait("the port to be nobody else's", lambda: reserved("udp-2021"))
     sidecar = farm.sidecar()
     known = farm.printer("known", "bambu", "127.0.0.1", serial="01P00A222222222")
     pages = {
@@ -69,7 +72,7 @@ def printers_announce_themselves(farm):
     shouting.start()
     try:
         assert announcer.stdout.readline() == "announced\n"
-        answer = sidecar.ok("discover_printers", {"seconds": 12})
+        answer = sidecar.ok("discover_printers", {"seconds": 15})
     finally:
         stop.set()
         shouting.join()
@@ -128,4 +131,65 @@ def light_and_fan_without_a_sign(farm):
     assert farm.acts(printer)["fan"] == 2, "an absolute setting may be said twice"
 
 
-TESTS = [printers_announce_themselves, a_picture, answers_as_a_table, light_and_fan_without_a_sign]
+def uploads_run_side_by_side(farm):
+    """Files go to several printers at once and to each one after the other, and nothing of the database is held meanwhile."""
+    recorders = [Recorder() for _ in range(3)]
+    farm.store("G28\n;" + "x" * 1_400_000 + "\n", "large.gcode")
+    farm.store("G28\n", "small.gcode")
+    sidecar = farm.sidecar()
+    commands = []
+    for n, recorder in enumerate(recorders):
+        recorder.gate.clear()
+        printer = farm.printer(f"op {n}", "octoprint", f"127.0.0.1:{recorder.port}")
+        sidecar.ok("set_printer_credentials", {"printer_id": printer, "api_key": "KEYKEYKEY"}, role="admin")
+        farm.wait_state(printer, "idle")
+        commands += [farm.call("octoprint_upload_file", {"gcode_path": name, "printer_id": printer})["command_id"] for name in ("large.gcode", "small.gcode")]
+    wait("a file on its way to each", lambda: [r.coming for r in recorders] == [1, 1, 1])
+    assert [farm.command(c)["state"] for c in commands] == ["claimed", "queued"] * 3
+    held = "SELECT to_jsonb(count(*)) FROM pg_stat_activity WHERE datname = current_database() AND usename IN ('odin_worker', 'odin_gateway') AND clock_timestamp() - xact_start > interval '1 second'"
+    wait("no transaction to be open", lambda: farm.sql(held) == 0)
+    assert [r.coming for r in recorders] == [1, 1, 1]
+    for recorder in recorders:
+        recorder.gate.set()
+    for command in commands:
+        wait("the upload", lambda: farm.command(command)["state"] == "done", 60)
+    assert all(r.orders == [("/api/files/local", "large.gcode"), ("/api/files/local", "small.gcode")] for r in recorders), [r.orders for r in recorders]
+
+
+STALE = {"reauthRequired": {"reason": "stale"}}
+CURRENT = {"current": {"state": {"text": "Operational"}, "job": {"file": {"path": None}}, "progress": {"completion": None}}}
+
+
+def pushing(farm, pushes):
+    recorder = Recorder()
+    recorder.pushes = pushes
+    sidecar = farm.sidecar()
+    printer = farm.printer("op", "octoprint", f"127.0.0.1:{recorder.port}")
+    sidecar.ok("set_printer_credentials", {"printer_id": printer, "api_key": "KEYKEYKEY"}, role="admin")
+    farm.wait_state(printer, "idle")
+    return recorder, printer
+
+
+def a_stale_session_is_renewed_on_its_socket(farm):
+    """reauthRequired is answered with a new session on the same socket; one that then falls silent is not waited for: state is seen, and the socket made anew."""
+    recorder, printer = pushing(farm, lambda n: {1: STALE, 2: CURRENT}.get(n))
+    wait("the second login", lambda: len(recorder.logins) >= 2)
+    assert recorder.logins[:2] == [(1, "farm:s1"), (1, "farm:s2")], recorder.logins
+    recorder.printing("theirs.gcode")
+    farm.wait_state(printer, "printing")
+    wait("another socket", lambda: len(recorder.logins) >= 3)
+    assert recorder.logins[2] == (2, "farm:s3"), recorder.logins
+    recorder.rest()
+    farm.wait_state(printer, "finished", "failed")
+
+
+def sessions_that_never_hold(farm):
+    """Every session is stale at once: a few are tried, then the socket is left alone for a while, and the state comes by asking."""
+    recorder, printer = pushing(farm, lambda _: STALE)
+    wait("another socket", lambda: recorder.sockets >= 2)
+    assert [socket for socket, _ in recorder.logins if socket == 1] == [1, 1, 1], recorder.logins
+    recorder.printing("theirs.gcode")
+    farm.wait_state(printer, "printing")
+
+
+TESTS = [printers_announce_themselves, a_picture, answers_as_a_table, light_and_fan_without_a_sign, uploads_run_side_by_side, a_stale_session_is_renewed_on_its_socket, sessions_that_never_hold]

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from farm import wait
-from servers import OctoPrint, gcode
+from servers import OctoPrint, ask, gcode
 
 server = None
 
@@ -52,7 +52,7 @@ def started(farm, sidecar, printer, text, seconds=30):
 def life_of_a_print(farm):
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(80, 0.3))
+    job = started(farm, sidecar, printer, gcode(140, 0.3))
     run = farm.run_of(job)
     assert run["status"] == "printing" and run["remote_file"].startswith(f"odin_{run['id']}_"), run
     assert server.get("/api/job")[1]["job"]["file"]["path"] == run["remote_file"]
@@ -74,7 +74,7 @@ def life_of_a_print(farm):
 def cancel_is_confirmed(farm):
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(200, 0.3))
+    job = started(farm, sidecar, printer, gcode(600, 0.3))
     answer = sidecar.ok("cancel_job", {"job_id": job})
     assert answer["command_state"] == "done" and answer["status"] == "cancelled", answer
     assert server.state() == "Operational"
@@ -91,10 +91,11 @@ def cancel_while_heating_answers_with_a_handle(farm):
     job = farm.job(sha256=farm.store(gcode(50, 0.3, heat=200)), printer=printer)
     sidecar.ok("start_job", {"job_id": job})
     wait("printing", lambda: farm.run_of(job)["status"] == "printing")
-    wait("the heating to begin", lambda: server.get("/api/printer")[1]["temperature"]["tool0"]["target"] == 200)
+    wait("the heating to begin", lambda: server.get("/api/printer")[1].get("temperature", {}).get("tool0", {}).get("target") == 200)
     answer = sidecar.ok("cancel_job", {"job_id": job})
-    assert answer["command_state"] in ("sent", "done"), answer
-    if answer["command_state"] == "sent":
+    # A slow machine may not have come to it within two seconds, or the heating may be over.
+    assert answer["command_state"] in ("queued", "claimed", "sent", "done"), answer
+    if answer["command_state"] != "done":
         assert answer["confirmed"] is False and answer["status"] != "cancelled", answer
     wait("the stop to be confirmed", lambda: farm.job_row(job)["status"] == "cancelled", 60)
     assert server.state() == "Operational"
@@ -116,7 +117,7 @@ def print_at_the_machine(farm):
     """A print that the farm did not start is recorded, occupies the bed, and keeps jobs away."""
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    server.upload("theirs.gcode", gcode(50, 0.3))
+    server.upload("theirs.gcode", gcode(140, 0.3))
     server.post("/api/files/local/theirs.gcode", {"command": "select", "print": True})
     farm.wait_state(printer, "printing")
     wait("the event", lambda: farm.sql(f"SELECT to_jsonb(count(*)) FROM odin.printer_events WHERE printer_id = {printer} AND kind = 'foreign_print_started'") == 1)
@@ -130,7 +131,7 @@ def print_at_the_machine(farm):
 def cancelled_at_the_screen(farm):
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(200, 0.3))
+    job = started(farm, sidecar, printer, gcode(600, 0.3))
     server.post("/api/job", {"command": "cancel"})
     wait("the run to be cancelled", lambda: farm.run_of(job)["status"] == "cancelled", 30)
     again = farm.sql(f"SELECT to_jsonb(j) FROM odin.jobs j WHERE requeued_from_run_id = {farm.run_of(job)['id']}")
@@ -141,7 +142,7 @@ def cancelled_at_the_screen(farm):
 def paused_by_the_firmware(farm):
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(200, 0.3))
+    job = started(farm, sidecar, printer, gcode(600, 0.3))
     server.inject("action_pause")
     wait("the run to be paused", lambda: farm.run_of(job)["status"] == "paused", 30)
     assert farm.sql(f"SELECT to_jsonb(count(*)) FROM odin.printer_events WHERE printer_id = {printer} AND kind = 'paused_at_printer'") == 1
@@ -151,7 +152,7 @@ def firmware_halt(farm):
     """kill() in the firmware: the run fails with the firmware's words, the printer is in error, an alert is written."""
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(200, 0.3))
+    job = started(farm, sidecar, printer, gcode(600, 0.3))
     server.inject("trigger_fatal_error_marlin")
     wait("the run to fail", lambda: farm.run_of(job)["status"] == "failed", 30)
     state = farm.wait_state(printer, "error")
@@ -164,7 +165,7 @@ def firmware_halt(farm):
 def connection_drops(farm):
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(200, 0.3))
+    job = started(farm, sidecar, printer, gcode(600, 0.3))
     server.inject("drop_connection")
     wait("the run to fail", lambda: farm.run_of(job)["status"] == "failed", 60)
 
@@ -174,7 +175,7 @@ def silent_printer_is_noticed(farm):
     farm.psql(farm.name, "UPDATE odin.orgs SET settings = settings || '{\"printer_stall_seconds\": 6}' WHERE name = 'Demo Farm'")
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    started(farm, sidecar, printer, gcode(200, 0.3))
+    started(farm, sidecar, printer, gcode(600, 0.3))
     server.inject("go_awol")
     wait("the stall", lambda: farm.sql(f"SELECT to_jsonb(count(*)) FROM odin.printer_events WHERE printer_id = {printer} AND kind = 'stalled'") == 1, 60)
     assert farm.sql("SELECT to_jsonb(count(*)) FROM odin.alerts WHERE type = 'printer_error'") >= 1
@@ -186,7 +187,7 @@ def server_restarts_while_printing(farm):
     """After a restart the server has forgotten the print, and the machine has stopped: the run fails, nothing is guessed."""
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(200, 0.3))
+    job = started(farm, sidecar, printer, gcode(600, 0.3))
     server.kill()
     farm.wait_state(printer, "offline")
     assert farm.run_of(job)["status"] == "printing", "an outage ends no run"
@@ -198,7 +199,7 @@ def ended_while_nobody_looked(farm):
     """The sidecar is away while the print ends; the next one reads the end from the server."""
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    job = started(farm, sidecar, printer, gcode(60, 0.3))
+    job = started(farm, sidecar, printer, gcode(120, 0.3))
     sidecar.kill()
     wait("OctoPrint to finish", lambda: server.state() == "Operational", 60)
     assert farm.run_of(job)["status"] == "printing"
@@ -210,12 +211,36 @@ def upload_is_whole(farm):
     """A megabyte and a half streams over unchanged, under a name of the run's own."""
     sidecar, printer = with_printer(farm)
     farm.wait_state(printer, "idle")
-    text = gcode(20, 0.3) + ";" + "x" * 1_400_000 + "\n"
+    text = gcode(400, 0.3) + ";" + "x" * 1_400_000 + "\n"
     job = started(farm, sidecar, printer, text)
     stored = server.get(f"/api/files/local/{farm.run_of(job)['remote_file']}")[1]
     assert stored["size"] == len(text) and stored["hash"] == hashlib.sha1(text.encode()).hexdigest(), stored
+    # Nor is it replaced while it is printed.
+    name = farm.run_of(job)["remote_file"]
+    farm.store("G28\n", name)
+    error = sidecar.refused("octoprint_upload_file", {"gcode_path": name, "printer_id": printer})
+    assert error["code"] == "printer_refused" and "currently being printed" in error["detail"], error
     server.post("/api/job", {"command": "cancel"})
 
 
+def a_login_is_wanted_anew(farm):
+    """Somebody changes the rights of the key's user: OctoPrint wants a new login on the open socket, gets one, and goes on telling."""
+    before = len((server.dir / "log").read_text())
+    sidecar, printer = with_printer(farm)
+    farm.wait_state(printer, "idle")
+
+    def logins():
+        return (server.dir / "log").read_text()[before:].count("User farm logged in on the socket")
+    first = wait("the first login", logins)
+    rights = {"active": True, "groups": ["admins"], "permissions": ["STATUS", "PRINT"]}
+    assert ask(server.port, "PUT", "/api/access/users/farm", rights, {"X-Api-Key": server.KEY})[0] == 200
+    wait("another login", lambda: logins() > first)
+    server.upload("later.gcode", gcode(600, 0.3))
+    server.post("/api/files/local/later.gcode", {"command": "select", "print": True})
+    farm.wait_state(printer, "printing")
+    server.post("/api/job", {"command": "cancel"})
+    farm.wait_state(printer, "finished", "failed")
+
+
 TESTS = [life_of_a_print, cancel_is_confirmed, cancel_while_heating_answers_with_a_handle, wrong_key_says_so, print_at_the_machine, cancelled_at_the_screen, paused_by_the_firmware, firmware_halt,
-         connection_drops, silent_printer_is_noticed, server_restarts_while_printing, ended_while_nobody_looked, upload_is_whole]
+         connection_drops, silent_printer_is_noticed, server_restarts_while_printing, ended_while_nobody_looked, upload_is_whole, a_login_is_wanted_anew]

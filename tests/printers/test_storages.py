@@ -1,4 +1,4 @@
-"""Storages of newer Prusa printers, which the server for older ones cannot show: /usb, drives that are not in, and places that can only be read."""
+"""Newer Prusa printers, which the server for older ones cannot show: /usb, drives that are not in, places that can only be read, and pages that are gone."""
 
 import http.server
 import json
@@ -14,6 +14,7 @@ class Newer:
 
     def __init__(self):
         newer, self.storages, self.puts, self.starts, self.job = self, [], [], [], None
+        self.gone, self.missed = set(), set()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def answer(self, status, body=None):
@@ -24,7 +25,18 @@ class Newer:
                 self.end_headers()
                 self.wfile.write(text)
 
+            def missing(self):
+                newer.missed.add(self.path)
+                text = b"<html><body>Not Found</body></html>"
+                self.send_response(404)
+                self.send_header("Content-Type", "text/html")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
             def do_GET(self):
+                if self.path in newer.gone:
+                    return self.missing()
                 file = re.fullmatch(r"/api/v1/files/(\w+)/(.+)", self.path)
                 if file:
                     return self.answer(200 if file.groups() in newer.puts else 404, {"name": file[2], "type": "PRINT_FILE"})
@@ -45,7 +57,11 @@ class Newer:
                 self.answer(201, {})
 
             def do_POST(self):
-                newer.job = re.fullmatch(r"/api/v1/files/(\w+)/(.+)", self.path).groups()
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                file = re.fullmatch(r"/api/v1/files/(\w+)/(.+)", self.path)
+                if not file:
+                    return self.missing()
+                newer.job = file.groups()
                 newer.starts.append(newer.job)
                 self.answer(204)
 
@@ -61,8 +77,9 @@ def place(path, read_only=False, available=True):
     return {"path": path, "name": path.strip("/"), "type": path.strip("/").upper(), "read_only": read_only, "available": available}
 
 
-def with_printer(farm, *storages):
+def with_printer(farm, *storages, gone=()):
     newer = Newer()
+    newer.gone = set(gone)
     newer.storages = list(storages)
     sidecar = farm.sidecar()
     printer = farm.printer("xl", "prusalink", f"127.0.0.1:{newer.port}")
@@ -94,4 +111,23 @@ def none_that_can_be_written(farm):
     assert newer.puts == newer.starts == [] and farm.job_row(job)["status"] == "pending"
 
 
-TESTS = [the_one_that_can_be_written, none_that_can_be_written]
+def pages_that_are_gone(farm):
+    """Without the pages of the older API the driver goes on with what is there; nobody calls such a printer wrong."""
+    newer, sidecar, printer = with_printer(farm, place("/usb"), gone=("/api/version", "/api/v1/info"))
+    said = sidecar.ok("test_printer", {"printer_id": printer})
+    assert said["works"] is True and said["detail"].startswith("PrusaLink answers and takes the login"), said
+    facts = wait("the facts", lambda: farm.sql(f"SELECT facts FROM odin.printer_facts WHERE printer_id = {printer}"))
+    assert facts["server"]["version"] is None and newer.missed >= newer.gone, (facts, newer.missed)
+    for tool, arguments, page in (("set_temperature", {"heater": "bed", "target": 50}, "bed"), ("set_temperature", {"heater": "tool", "target": 200}, "tool"), ("home_printer", {}, "printhead"), ("move_printer", {"x": 5}, "printhead")):
+        error = sidecar.refused(tool, {"printer_id": printer, "confirm": True, **arguments})
+        assert error["code"] == "not_supported" and "printer's screen" in error["detail"] and f"/api/printer/{page}" in newer.missed, error
+    job = farm.job(sha256=farm.store(gcode(5)), printer=printer)
+    assert sidecar.ok("start_job", {"job_id": job})["confirmed"] is True and newer.starts == [("usb", farm.run_of(job)["remote_file"])]
+    farm.wait_state(printer, "printing")
+    # Where nothing of PrusaLink is there, it is none.
+    newer.gone.add("/api/v1/status")
+    said = wait("the diagnosis", lambda: (lambda s: None if s["works"] else s)(sidecar.ok("test_printer", {"printer_id": printer})))
+    assert "not PrusaLink" in said["detail"], said
+
+
+TESTS = [the_one_that_can_be_written, none_that_can_be_written, pages_that_are_gone]

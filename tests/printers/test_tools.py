@@ -72,6 +72,8 @@ def nothing_leaves_in_the_middle_of_a_print(farm):
         answer = sidecar.ok(tool, {"printer_id": printer, **arguments, "dry_run": True})
         assert answer["dry_run"] is True, (tool, answer)
         assert sidecar.refused(tool, {"printer_id": printer, **arguments, "confirm": False})["code"] == "validation_failed"
+    # Confirmed or not: the print would be lost.
+    assert sidecar.refused("connect_printer", {"action": "disconnect", "confirm": True})["code"] == "printer_not_ready"
     recorder.paused = True
     farm.wait_state(printer, "paused")
     for tool, arguments in (("resume_printer", {"printer_id": printer, "dry_run": True}), ("octoprint_control_job", {"action": "resume"}), ("octoprint_control_job", {"action": "resume", "confirm": False})):
@@ -140,6 +142,16 @@ def ceilings(farm):
         error = sidecar.refused(tool, {**arguments, **({"confirm": True} if "list" not in tool else {})})
         assert error["code"] == code, (tool, arguments, error)
     assert "there.gcode" in sidecar.refused("start_print", {"path": "ther.gcode"})["hint"]
+    filament = "INSERT INTO odin.filaments(org_id, name, material, nozzle_max_c, bed_max_c) VALUES ({}, '{}', '{}', {}, {}) RETURNING to_jsonb(id)"
+    spool = farm.call("add_spool", {"filament_id": farm.sql(filament.format(farm.org, "Grey", "PLA", 230, 65))})["spool_id"]
+    farm.call("assign_spool", {"spool_id": spool, "printer_id": printer, "slot_number": 1})
+    for heater, most in (("tool", 230), ("bed", 65)):
+        error = sidecar.refused("set_temperature", {"heater": heater, "target": most + 1, "confirm": True})
+        assert error["code"] == "printer_limit" and "PLA" in error["detail"] and error["maximum"] == most, error
+        assert sidecar.ok("set_temperature", {"heater": heater, "target": most})["dry_run"] is True
+    farm.psql(farm.name, "UPDATE odin.filaments SET bed_max_c = NULL WHERE name = 'Grey'")
+    assert sidecar.ok("set_temperature", {"heater": "bed", "target": 100})["dry_run"] is True
+    assert "PLA" not in sidecar.refused("set_temperature", {"heater": "bed", "target": 101})["detail"]
     time.sleep(1.5)
     assert recorder.orders == [], recorder.orders
 
@@ -208,4 +220,31 @@ def precise_diagnoses(farm):
         wait(f"the diagnosis {word}", tested, 30, 1.0)
 
 
-TESTS = [nothing_leaves_without_confirm, nothing_leaves_in_the_middle_of_a_print, confirmed_is_one_request, reads, ceilings, previews_look_at_the_world, which_printer, rights, secrets_stay_secret, precise_diagnoses]
+def an_answer_that_never_comes(farm):
+    """The printer does what it is told and hangs up: what it shows is done, what leaves no trace is in doubt, and nothing is said twice."""
+    recorder, sidecar, printer = recorded(farm)
+    recorder.hangs_up = True
+    assert sidecar.ok("set_temperature", {"heater": "bed", "target": 60, "confirm": True})["command_state"] == "done"
+    for tool, arguments in (("move_printer", {"x": 10}), ("home_printer", {})):
+        error = sidecar.refused(tool, {**arguments, "confirm": True})
+        assert error["code"] == "command_in_doubt" and "broke" in error["detail"], error
+    assert sidecar.ok("start_print", {"path": "there.gcode", "confirm": True})["command_state"] == "done"
+    farm.wait_state(printer, "printing")
+    assert sidecar.ok("octoprint_control_job", {"action": "pause", "confirm": True})["command_state"] == "done"
+    assert [path for path, _ in recorder.orders] == ["/api/printer/bed", "/api/printer/printhead", "/api/printer/printhead", "/api/files/local/there.gcode", "/api/job"], recorder.orders
+
+
+def every_protocol_says_what_is_wrong(farm):
+    """Nothing listens, no such name, and a server of another kind: told apart in each protocol's own way."""
+    recorder, sidecar, printer = recorded(farm)
+    for protocol, secret, other in (("moonraker", {"api_key": "f" * 32}, "no Moonraker there"), ("prusalink", {"api_key": "KEYKEYKEY"}, "not PrusaLink"), ("duet", {"password": "reprap"}, "Duet")):
+        made = farm.printer(protocol, protocol, "127.0.0.1:1")
+        sidecar.ok("set_printer_credentials", {"printer_id": made, **secret}, role="admin")
+        for address, word in (("127.0.0.1:1", "refused"), ("no-such-printer.invalid", "resolved"), (f"127.0.0.1:{recorder.port}", other)):
+            farm.psql(farm.name, f"UPDATE odin.printers SET address = '{address}' WHERE id = {made}")
+            said = wait(f"{protocol}: {word}", lambda: (lambda s: s if s.get("works") is False and word in s["detail"] else None)(sidecar.ok("test_printer", {"printer_id": made})), 30, 1.0)
+            assert said["problem"] in ("printer_unreachable", "printer_fault"), said
+    assert recorder.orders == []
+
+
+TESTS = [nothing_leaves_without_confirm, nothing_leaves_in_the_middle_of_a_print, confirmed_is_one_request, reads, ceilings, previews_look_at_the_world, which_printer, rights, secrets_stay_secret, precise_diagnoses, an_answer_that_never_comes, every_protocol_says_what_is_wrong]

@@ -8,7 +8,7 @@ def life_of_a_print(farm):
     sidecar = farm.sidecar()
     printer = farm.printer("v1", address="speed=20")
     farm.wait_state(printer, "idle")
-    job = farm.job(seconds=500, printer=printer)
+    job = farm.job(seconds=1200, printer=printer)
     started = sidecar.ok("start_job", {"job_id": job, "printer_id": printer})
     assert started["command_state"] == "done" and started["confirmed"], started
     assert farm.run_of(job)["status"] == "printing", farm.run_of(job)
@@ -18,7 +18,7 @@ def life_of_a_print(farm):
     wait("the run to be paused", lambda: farm.run_of(job)["status"] == "paused")
     resumed = sidecar.ok("resume_printer", {"printer_id": printer})
     assert resumed["state"] == "printing", resumed
-    wait("the run to end", lambda: farm.run_of(job)["status"] == "completed", 40)
+    wait("the run to end", lambda: farm.run_of(job)["status"] == "completed", 60)
     assert farm.job_row(job)["status"] == "completed"
     assert farm.acts(printer) == {"start": 1, "pause": 1, "resume": 1}, farm.acts(printer)
     farm.wait_state(printer, "finished")
@@ -105,4 +105,34 @@ def machine_fails(farm):
     assert farm.sql("SELECT to_jsonb(count(*)) FROM odin.alerts WHERE type = 'print_failed'") == 1
 
 
-TESTS = [life_of_a_print, cancel_confirmed, preview_queues_nothing, handle_without_a_sidecar, stop_overtakes_a_waiting_start, machine_fails]
+def history_is_thinned(farm):
+    """Reports of all printers in one statement; of them a row when the state changes and one for a stretch of time, in the month's own partition."""
+    printers = [farm.printer(f"v{n}") for n in range(3)]
+    farm.psql(farm.name, "SELECT odin.worker_lease_printers('other', 300, 10, NULL)")
+
+    def say(state, times, aged=0):
+        # In one transaction, so that no more than one stretch of time ends meanwhile.
+        farm.psql(farm.name, f"""DO $$ DECLARE said jsonb; BEGIN
+            UPDATE odin.printer_state SET reported_at = reported_at - interval '{aged} s';
+            FOR i IN 1..{times} LOOP
+              SELECT odin.worker_printer_reports('other', jsonb_agg(jsonb_build_object('p', l.printer_id, 'f', l.fence, 'state', '{state}', 'tool_c', i))) INTO said FROM odin.printer_leases l;
+              ASSERT jsonb_array_length(said->'heard') = 3, said::text;
+            END LOOP; END $$""")
+        return farm.sql("SELECT jsonb_agg(n ORDER BY printer_id) FROM (SELECT printer_id, count(*) AS n FROM odin.printer_telemetry GROUP BY 1) x")
+
+    rows = [say("idle", 20)]
+    assert max(rows[-1]) <= 2 and len(rows[-1]) == len(printers), rows
+    for state, aged in (("printing", 0), ("printing", 61), ("idle", 0), ("idle", 601)):
+        rows.append(say(state, 20, aged))
+        assert all(1 <= now - before <= 2 for before, now in zip(rows[-2], rows[-1])), (state, aged, rows)
+    # Nobody answers: that it went away is all there is to keep, however old its last answer becomes.
+    rows.append(say("offline", 20))
+    rows.append(say("offline", 20, 7200))
+    assert rows[-1] == rows[-2] == [n + 1 for n in rows[-3]], rows
+    assert farm.sql("SELECT to_jsonb(bool_and(tableoid::regclass::text = to_char(at AT TIME ZONE 'UTC', '\"odin.printer_telemetry_\"YYYY_MM'))) FROM odin.printer_telemetry") is True
+    farm.psql(farm.name, """CREATE TABLE odin.printer_telemetry_2020_01 PARTITION OF odin.printer_telemetry FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-02-01 00:00+00');
+        SELECT odin.telemetry_partitions()""")
+    assert farm.sql("SELECT to_jsonb(to_regclass('odin.printer_telemetry_2020_01') IS NULL)") is True
+
+
+TESTS = [life_of_a_print, cancel_confirmed, preview_queues_nothing, handle_without_a_sidecar, stop_overtakes_a_waiting_start, machine_fails, history_is_thinned]

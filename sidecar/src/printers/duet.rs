@@ -18,8 +18,8 @@ const FOLDER: &str = "0:/gcodes/";
 /// What the firmware takes when nobody has set a password.
 const NO_PASSWORD: &str = "reprap";
 const SHORT: Duration = Duration::from_secs(10);
-/// The reply to a line comes a moment after the line was accepted.
-const REPLY_LIMIT: Duration = Duration::from_millis(1500);
+/// The reply to a line comes a moment after the line was accepted: so often it is looked for, whatever the board takes to answer.
+const REPLY_LOOKS: u32 = 10;
 const PAUSE_LIMIT: Duration = Duration::from_secs(120);
 const MOST_PAGES: usize = 50;
 
@@ -130,8 +130,7 @@ impl Duet {
                 "the Duet takes no more G-code at the moment: too long, or its buffer is full",
             ));
         }
-        let until = Instant::now() + REPLY_LIMIT;
-        while Instant::now() < until {
+        for _ in 0..REPLY_LOOKS {
             tokio::time::sleep(Duration::from_millis(150)).await;
             let Ok(mut seqs) = self.model("seqs", "f").await else {
                 break;

@@ -340,7 +340,15 @@ impl Keeper {
     async fn look_settled(&self, order: &Order) -> Result<Report, Fault> {
         let until = Instant::now() + SETTLE_LIMIT;
         loop {
-            let now = self.look(true).await?;
+            let was_there = self.watching(|w| w.failures) == 0;
+            let now = match self.look(true).await {
+                // As everywhere: one lost packet is no outage.
+                Err(fault) if was_there && fault.code == "printer_unreachable" => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+                answer => answer?,
+            };
             if !now.settling || !order.prints() || Instant::now() > until {
                 return Ok(now);
             }
@@ -388,6 +396,7 @@ impl Keeper {
     /// Committed as sent before the first byte leaves; and never after our lease may have passed to somebody else.
     async fn may_send(&self, order: &Order) -> Result<(), End> {
         let mut unheard = false;
+        self.shared.wait_for_heartbeat().await;
         loop {
             let answer = self
                 .shared

@@ -51,6 +51,7 @@ const LEASE_SECONDS: i32 = 10;
 /// Nothing is sent when the last heartbeat is older than this: somebody else may hold the printer soon.
 const SURE_FOR: Duration = Duration::from_secs(8);
 const HEARTBEAT: Duration = Duration::from_millis(2500);
+const LATEST_HEARTBEAT: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_secs(1);
 const LOOK_FOR_COMMANDS: Duration = Duration::from_secs(2);
 const MOST_CLAIMED: i32 = 200;
@@ -73,6 +74,14 @@ impl Shared {
         self.heard_at
             .lock()
             .is_ok_and(|t| t.is_some_and(|t| t.elapsed() < SURE_FOR))
+    }
+
+    /// One that is late is waited for while nothing is marked as sent yet; a lease that is gone ends the keeper that waits.
+    pub async fn wait_for_heartbeat(&self) {
+        let until = Instant::now() + LATEST_HEARTBEAT;
+        while !self.lease_is_good() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// Everything that printers have said and the database has not heard, in one statement.

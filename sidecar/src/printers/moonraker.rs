@@ -43,11 +43,36 @@ impl Moonraker {
         })
     }
 
-    async fn script(&self, lines: &str) -> Result<(), Fault> {
-        self.link
-            .call("printer.gcode.script", json!({"script": lines}), LONG)
-            .await?;
-        Ok(())
+    async fn script(&self, lines: &str) -> Result<Vec<String>, Fault> {
+        judged(lines, self.link.script(lines, LONG).await?)
+    }
+}
+
+/// Klipper answers ok to a command it does not know and goes on with the next line; only its words tell. A print that runs
+/// meanwhile may have unknown commands of its own, so only those that were sent count.
+fn judged(lines: &str, words: Vec<String>) -> Result<Vec<String>, Fault> {
+    let sent: Vec<&str> = lines
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let ours = |said: &str| {
+        let name = said.strip_prefix("// Unknown command:");
+        name.is_some_and(|name| {
+            sent.iter()
+                .any(|word| word.eq_ignore_ascii_case(name.trim_matches(['"', ' '])))
+        })
+    };
+    let wrong: Vec<&str> = words
+        .iter()
+        .filter(|said| ours(said))
+        .map(|said| said.trim_start_matches(['/', ' ']))
+        .collect();
+    match wrong.is_empty() {
+        true => Ok(words),
+        false => Err(Fault::refused(format!(
+            "Klipper says: {}. Whatever else was sent with it was carried out",
+            wrong.join("; ")
+        ))),
     }
 }
 
@@ -278,15 +303,15 @@ impl Driver for Moonraker {
             Act::Heat {
                 heater: Heater::Bed,
                 target,
-            } => self.script(&format!("M140 S{target}")).await?,
+            } => drop(self.script(&format!("M140 S{target}")).await?),
             Act::Heat {
                 heater: Heater::Tool(0),
                 target,
-            } => self.script(&format!("M104 S{target}")).await?,
+            } => drop(self.script(&format!("M104 S{target}")).await?),
             Act::Heat {
                 heater: Heater::Tool(n),
                 target,
-            } => self.script(&format!("M104 T{n} S{target}")).await?,
+            } => drop(self.script(&format!("M104 T{n} S{target}")).await?),
             Act::Home { axes } => {
                 let axes: Vec<String> = axes
                     .iter()
@@ -303,9 +328,12 @@ impl Driver for Moonraker {
                 }
                 self.script(&format!("SAVE_GCODE_STATE NAME=odin_move\nG91\n{line}\nRESTORE_GCODE_STATE NAME=odin_move")).await?;
             }
-            Act::Gcode { lines } => self.script(&lines.join("\n")).await?,
-            Act::Fan { percent } => self.script(&gcode::fan(*percent)).await?,
-            Act::Speed { percent } => self.script(&gcode::speed(*percent)).await?,
+            Act::Gcode { lines } => {
+                let words = self.script(&lines.join("\n")).await?;
+                return Ok(json!({ "lines": words }));
+            }
+            Act::Fan { percent } => drop(self.script(&gcode::fan(*percent)).await?),
+            Act::Speed { percent } => drop(self.script(&gcode::speed(*percent)).await?),
             Act::Skip { objects } => {
                 let lines: Vec<String> = objects
                     .iter()
@@ -430,6 +458,21 @@ mod tests {
             "Klipper is not connected to Moonraker",
         );
         assert_eq!((away.state, away.outcome), (State::Offline, None));
+    }
+
+    #[test]
+    fn an_unknown_command_is_refused_in_klippers_words() {
+        let words = |said: &[&str]| {
+            let said = said.iter().map(|w| (*w).to_owned()).collect();
+            judged("G28\nfoo A=1", said)
+        };
+        assert_eq!(words(&["// T:21.0"]).unwrap(), ["// T:21.0"]);
+        let refused = words(&["// ok so far", r#"// Unknown command:"FOO""#]).unwrap_err();
+        assert!(
+            refused.detail.contains(r#"says: Unknown command:"FOO""#),
+            "{refused}"
+        );
+        assert!(words(&[r#"// Unknown command:"OF_THE_PRINT""#]).is_ok());
     }
 
     #[test]

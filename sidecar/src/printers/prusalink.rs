@@ -51,6 +51,26 @@ impl PrusaLink {
         }
     }
 
+    /// A page that not every version has; `Null` where it is missing.
+    async fn if_there(&self, path: &str) -> Result<Value, Fault> {
+        let answer = self.get(path).await?;
+        match is_gone(&answer) {
+            true => Ok(Value::Null),
+            false if answer.status == StatusCode::OK => answer.json(),
+            false => Err(wrong(&answer)),
+        }
+    }
+
+    async fn state(&self) -> Result<Value, Fault> {
+        let status = self.if_there("/api/v1/status").await?;
+        match status["printer"]["state"].is_string() {
+            true => Ok(status),
+            false => Err(Fault::odd(
+                "something answers there, but it is not PrusaLink: it has no /api/v1/status",
+            )),
+        }
+    }
+
     async fn order(&self, method: Method, path: &str) -> Result<(), Fault> {
         let answer = self.http.order(method, path, &[JSON], LONG).await?;
         answer.done(wrong)
@@ -59,7 +79,7 @@ impl PrusaLink {
     /// The pages of the older API, which newer printers no longer have.
     async fn old(&self, path: &str, body: Value) -> Result<(), Fault> {
         let answer = self.http.post(path, &body, LONG).await?;
-        if answer.status == StatusCode::NOT_FOUND {
+        if is_gone(&answer) {
             return Err(Fault::unsupported(
                 "this PrusaLink lets nobody move or heat over the network; use the printer's screen",
             ));
@@ -122,6 +142,11 @@ fn writable(said: &Value) -> Result<String, Fault> {
         "the printer has no storage that can be written to: {}",
         why.join(", ")
     )))
+}
+
+/// Newer firmware has dropped this page.
+fn is_gone(answer: &Answer) -> bool {
+    matches!(answer.status.as_u16(), 404 | 405 | 410 | 501)
 }
 
 /// A wrong key is 403, a wrong password 401.
@@ -228,7 +253,7 @@ fn flatten(folder: &Value, inside: &str, depth: usize, out: &mut Vec<RemoteFile>
 #[async_trait]
 impl Driver for PrusaLink {
     async fn status(&self) -> Result<Report, Fault> {
-        let status = self.read("/api/v1/status").await?;
+        let status = self.state().await?;
         let job = match status["job"].is_object() {
             true => self.job().await?,
             false => None,
@@ -242,8 +267,8 @@ impl Driver for PrusaLink {
     }
 
     async fn facts(&self) -> Result<Value, Fault> {
-        let version = self.read("/api/version").await?;
-        let info = self.read("/api/v1/info").await?;
+        let version = self.if_there("/api/version").await?;
+        let info = self.if_there("/api/v1/info").await?;
         Ok(json!({
             "server": {"version": version["server"], "api": version["api"], "text": version["original"].as_str().or(version["text"].as_str())},
             "connection": {"state": null, "port": null, "baudrate": null},
@@ -252,23 +277,25 @@ impl Driver for PrusaLink {
     }
 
     async fn probe(&self) -> Result<String, Fault> {
-        let version = self.read("/api/version").await?;
+        let version = self.if_there("/api/version").await?;
         let name = ["original", "text", "server"]
             .iter()
             .filter_map(|key| version[*key].as_str())
             .find(|name| name.contains("PrusaLink"));
-        let Some(name) = name else {
-            let text = version["text"].as_str().unwrap_or("something else");
-            return Err(Fault::odd(format!(
-                "something else answers there: it calls itself {text:?}, not PrusaLink"
-            )));
+        let name = match name {
+            Some(name) => format!("{name} {}", version["server"].as_str().unwrap_or_default()),
+            // Without that page the state below tells whose server it is.
+            None if version.is_null() => "PrusaLink".to_owned(),
+            None => {
+                let text = version["text"].as_str().unwrap_or("something else");
+                return Err(Fault::odd(format!(
+                    "something else answers there: it calls itself {text:?}, not PrusaLink"
+                )));
+            }
         };
-        let status = self.read("/api/v1/status").await?;
+        let status = self.state().await?;
         let state = status["printer"]["state"].as_str().unwrap_or("unknown");
-        let mut words = format!(
-            "{name} {} answers and takes the login; its printer is: {state}",
-            version["server"].as_str().unwrap_or_default()
-        );
+        let mut words = format!("{name} answers and takes the login; its printer is: {state}");
         if let Err(fault) = self.storage().await {
             words.push_str(&format!(". But {fault}"));
         }

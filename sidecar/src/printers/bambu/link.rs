@@ -162,6 +162,10 @@ impl Link {
                 return Err(fault);
             }
             if tokio::time::timeout_at(until, moved).await.is_err() {
+                // A printer that has just been switched on takes connections before it hears what is asked of it.
+                if let Some(client) = self.shared.client.lock().map_err(poisoned)?.as_ref() {
+                    ask_for_all(&self.shared, client);
+                }
                 return Err(Fault::unreachable(
                     "the printer takes the access code but reports nothing: is the serial number right?",
                 ));
@@ -281,18 +285,24 @@ async fn run(shared: &Shared, options: MqttOptions) -> bool {
 fn begin(shared: &Shared, client: &AsyncClient) {
     let ask = format!("{}/request", shared.topic);
     let report = format!("{}/report", shared.topic);
-    let all = json!({"pushing": {"sequence_id": "0", "command": "pushall"}}).to_string();
     let version = json!({"info": {"sequence_id": "0", "command": "get_version"}}).to_string();
     // The queue of a new connection has room for these.
     let _ = client.try_subscribe(report, QoS::AtMostOnce);
-    let _ = client.try_publish(&ask, QoS::AtMostOnce, false, version);
-    let _ = client.try_publish(&ask, QoS::AtMostOnce, false, all);
+    let _ = client.try_publish(ask, QoS::AtMostOnce, false, version);
+    ask_for_all(shared, client);
     if let Ok(mut problem) = shared.problem.lock() {
         *problem = None;
     }
     if let Ok(mut kept) = shared.client.lock() {
         *kept = Some(client.clone());
     }
+}
+
+fn ask_for_all(shared: &Shared, client: &AsyncClient) {
+    let ask = format!("{}/request", shared.topic);
+    let all = json!({"pushing": {"sequence_id": "0", "command": "pushall"}}).to_string();
+    // Where even this cannot be queued the connection is about to be made anew.
+    let _ = client.try_publish(ask, QoS::AtMostOnce, false, all);
 }
 
 fn hear(shared: &Shared, payload: &[u8]) {

@@ -17,7 +17,7 @@ use super::gcode;
 use super::spool::Spooled;
 use ftp::Ftp;
 use link::{Document, Link, DEVELOPER_MODE};
-use report::EXTERNAL;
+use report::{EXTERNAL, EXTERNAL_TOO};
 use tls::Identity;
 
 const MQTT_PORT: u16 = 8883;
@@ -92,18 +92,9 @@ impl Bambu {
             true => format!("file:///sdcard/{file}"),
             false => format!("ftp:///{file}"),
         };
-        // Global trays: four to an AMS, counted from 0; the external spool feeds past the AMS.
-        let trays: Vec<i64> = slots
-            .iter()
-            .map(|slot| {
-                if *slot >= EXTERNAL {
-                    EXTERNAL
-                } else {
-                    slot - 1
-                }
-            })
-            .collect();
-        let use_ams = trays.iter().any(|tray| (0..EXTERNAL).contains(tray));
+        // One entry for each filament of the file; -1 where the plate does not use it.
+        let trays: Vec<i64> = slots.iter().map(|slot| tray(*slot)).collect();
+        let use_ams = trays.iter().any(|tray| *tray >= 0 && !is_external(*tray));
         // Sources disagree about the spelling of levelling; printers ignore what they do not know.
         json!({
             "command": "project_file", "param": format!("Metadata/plate_{plate}.gcode"), "url": url, "file": file, "subtask_name": file,
@@ -150,10 +141,22 @@ impl Place {
     }
 }
 
+fn is_external(slot: i64) -> bool {
+    matches!(slot, EXTERNAL | EXTERNAL_TOO)
+}
+
+/// Global trays: four to an AMS, counted from 0; external spools feed past the AMS and keep their numbers.
+fn tray(slot: i64) -> i64 {
+    match is_external(slot) {
+        true => slot,
+        false => slot - 1,
+    }
+}
+
 fn slot_order(slot: i64, filament: &Filament) -> Value {
-    let (ams, tray) = match slot {
-        slot if slot >= EXTERNAL => (255, EXTERNAL),
-        slot => ((slot - 1) / 4, (slot - 1) % 4),
+    let (ams, tray) = match is_external(slot) {
+        true => (255, slot),
+        false => (tray(slot) / 4, tray(slot) % 4),
     };
     // Generic entries of the printers' own list, so that any maker's spool is known by its material.
     let known = match filament.material.to_uppercase().as_str() {
@@ -397,5 +400,11 @@ mod tests {
             (Some(1), Some(1), Some("FF8800FF"))
         );
         assert_eq!(slot_order(254, &pla)["tray_id"], 254);
+        // An AMS with a single slot counts from 128, as the report has it.
+        assert_eq!(slot_order(513, &pla)["ams_id"], 128);
+        assert_eq!(
+            [1, 6, 0, 254, 255, 513].map(tray),
+            [0, 5, -1, 254, 255, 512]
+        );
     }
 }

@@ -9,6 +9,8 @@ const RUN_OUT: i64 = 6;
 /// Slots of one AMS.
 const TRAYS: i64 = 4;
 pub const EXTERNAL: i64 = 254;
+/// Of machines with two nozzles.
+pub const EXTERNAL_TOO: i64 = 255;
 
 pub fn report(document: &Document) -> Report {
     let print = &document.print;

@@ -19,6 +19,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(8);
 const SILENCE: Duration = Duration::from_secs(60);
 const WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Lines kept of what Klipper says to a script.
+const MOST_WORDS: usize = 100;
+/// What it says comes before its answer; a straggler is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What wakes the keeper; temperatures move all the time and do not.
 const WATCHED: [&str; 4] = ["webhooks", "print_stats", "pause_resume", "virtual_sdcard"];
@@ -34,6 +38,8 @@ struct News {
     changed: Notify,
     files: AtomicBool,
     open: AtomicBool,
+    /// What Klipper says while a script of ours runs.
+    words: Mutex<Option<Vec<String>>>,
     /// Why there is no connection.
     trouble: Mutex<Option<Fault>>,
 }
@@ -75,6 +81,21 @@ impl Link {
 
     pub fn files_moved(&self) -> bool {
         self.news.files.swap(false, Ordering::Relaxed)
+    }
+
+    /// Runs lines and returns what Klipper said meanwhile: its answer alone is ok to almost anything.
+    pub async fn script(&self, lines: &str, limit: Duration) -> Result<Vec<String>, Fault> {
+        if let Ok(mut words) = self.news.words.lock() {
+            *words = Some(Vec::new());
+        }
+        let answer = self
+            .call("printer.gcode.script", json!({"script": lines}), limit)
+            .await;
+        if answer.is_ok() {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
+        let words = self.news.words.lock().ok().and_then(|mut w| w.take());
+        answer.map(|_| words.unwrap_or_default())
     }
 
     pub async fn call(
@@ -244,6 +265,9 @@ async fn session(
                         ))
                         .await;
                 }
+                if method == "notify_gcode_response" {
+                    listen(news, &frame["params"]);
+                }
                 if method == "notify_filelist_changed" {
                     news.files.store(true, Ordering::Relaxed);
                 }
@@ -251,6 +275,23 @@ async fn session(
                     news.changed.notify_one();
                 }
             }
+        }
+    }
+}
+
+/// Kept for whoever runs a script; otherwise nobody's business.
+fn listen(news: &News, params: &Value) {
+    let Ok(mut kept) = news.words.lock() else {
+        return;
+    };
+    let Some(words) = kept.as_mut() else {
+        return;
+    };
+    let said = params.as_array().into_iter().flatten();
+    for line in said.filter_map(Value::as_str).flat_map(str::lines) {
+        let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+        if words.len() < MOST_WORDS && !line.trim().is_empty() {
+            words.push(line.trim().to_owned());
         }
     }
 }
@@ -341,6 +382,18 @@ mod tests {
         );
         assert_eq!(error(-32601, "Method not found"), "not_supported");
         assert_eq!(answer(&json!({"result": "ok"})).unwrap(), "ok");
+    }
+
+    #[test]
+    fn words_are_kept_while_a_script_runs() {
+        let news = News::default();
+        let said = json!(["// one\n// two", "!! three"]);
+        listen(&news, &said);
+        assert!(news.words.lock().unwrap().is_none());
+        *news.words.lock().unwrap() = Some(Vec::new());
+        listen(&news, &said);
+        let words = news.words.lock().unwrap().take().unwrap();
+        assert_eq!(words, ["// one", "// two", "!! three"]);
     }
 
     #[test]
