@@ -10885,11 +10885,11 @@ BEGIN
         FROM said d, LATERAL jsonb_array_elements(d.slots) e WHERE t.printer_id = d.p AND t.slot_number = (e->>'slot')::integer
          AND (t.reported_material, t.reported_color) IS DISTINCT FROM (left(e->>'material', 60), left(e->>'color', 20))),
     history AS (
-      -- Thinned: a row when the state changes, one a minute while something happens, one in ten minutes at rest.
+      -- Thinned: a row when the state changes, one a minute while something happens, one in ten minutes at rest, and no other where nobody answers.
       INSERT INTO odin.printer_telemetry(printer_id, org_id, at, state, tool_c, tool_target_c, bed_c, bed_target_c, chamber_c, progress_pct)
       SELECT d.p, d.org_id, clock_timestamp(), d.now_state, d.tool_c, d.tool_target_c, d.bed_c, d.bed_target_c, d.chamber_c, d.progress_pct
         FROM said d, LATERAL (SELECT CASE WHEN d.now_state IN ('printing', 'paused', 'preparing') THEN 60 ELSE 600 END AS grain) g
-       WHERE d.now_state <> d.was OR floor(extract(epoch FROM clock_timestamp()) / g.grain) IS DISTINCT FROM floor(extract(epoch FROM d.was_at) / g.grain) ON CONFLICT DO NOTHING),
+       WHERE d.now_state <> d.was OR (d.now_state <> 'offline' AND floor(extract(epoch FROM clock_timestamp()) / g.grain) IS DISTINCT FROM floor(extract(epoch FROM d.was_at) / g.grain)) ON CONFLICT DO NOTHING),
     told AS (
       INSERT INTO odin.printer_facts AS t (printer_id, org_id, facts, facts_at, files, files_at)
       SELECT d.p, d.org_id, coalesce(d.facts, '{}'), CASE WHEN d.facts IS NOT NULL THEN clock_timestamp() END, coalesce(d.files, '[]'), CASE WHEN d.files IS NOT NULL THEN clock_timestamp() END
@@ -11124,11 +11124,20 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
   now record;
   top numeric;
+  loaded_top numeric;
+  loaded text;
   named text := CASE heater WHEN 'bed' THEN 'bed' ELSE 'tool' || tool_index END;
 BEGIN
   now := odin._printer_now(odin._one_printer(printer_id));
   top := CASE heater WHEN 'bed' THEN least(140, now.max_bed_c) ELSE least(300, now.max_tool_c) END;
-  IF target > top THEN
+  -- Nobody knows which of several spools is in the nozzle: the one that takes most decides, and one without a figure sets no limit.
+  SELECT CASE WHEN count(l.most) = count(*) THEN max(l.most) END, string_agg(DISTINCT f.material, ', ' ORDER BY f.material) INTO loaded_top, loaded
+    FROM odin.printer_slots ps JOIN odin.spools sp ON sp.id = ps.spool_id JOIN odin.filaments f ON f.id = sp.filament_id
+    CROSS JOIN LATERAL (SELECT CASE heater WHEN 'bed' THEN f.bed_max_c ELSE f.nozzle_max_c END AS most) l WHERE ps.printer_id = now.id;
+  IF target > loaded_top AND loaded_top < top THEN
+    PERFORM odin.fail('printer_limit', format('target: with %s loaded the %s of %s takes at most %s °C', loaded, CASE heater WHEN 'bed' THEN 'bed' ELSE 'tool' END, now.name, trim_scale(loaded_top)),
+      'Unload it first; or correct the filament''s own limits with save_filament.', jsonb_build_object('field', 'target', 'maximum', trim_scale(loaded_top), 'printer_id', now.id));
+  ELSIF target > top THEN
     PERFORM odin.fail('printer_limit', format('target: the %s of %s takes at most %s °C', CASE heater WHEN 'bed' THEN 'bed' ELSE 'tool' END, now.name, trim_scale(top)), NULL, jsonb_build_object('field', 'target', 'maximum', trim_scale(top), 'printer_id', now.id));
   END IF;
   PERFORM odin._needs_rest(now, 'setting a temperature');
