@@ -6626,7 +6626,7 @@ $odin_file_48$::text)
 -- What a job needs per tool: its own row where it has one, else its revision's.
 CREATE OR REPLACE FUNCTION odin._job_needs(job bigint, revision bigint)
 RETURNS TABLE(tool smallint, material text, brand text, filament_id bigint, color_hex text, mg bigint)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $f$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY

@@ -88,9 +88,13 @@ SELECT t.ok(t.refused(q), 'refused to a customer: ' || q) FROM unnest(ARRAY['SEL
 SELECT min(id) AS revision FROM odin.model_revisions WHERE org_id = (SELECT org FROM t.ids) \gset
 SET ROLE ft_other;
 SELECT e.cost IS NULL AND e.seconds IS NULL AS hidden FROM odin._estimate(:revision) e \gset
+SELECT NOT EXISTS (SELECT 1 FROM odin._job_needs(NULL, :revision)) AS hidden_needs \gset
 SET ROLE ft_viewer;
 SELECT e.cost IS NOT NULL AS shown FROM odin._estimate(:revision) e \gset
+SELECT EXISTS (SELECT 1 FROM odin._job_needs(NULL, :revision)) AS shown_needs \gset
 RESET ROLE;
 SELECT t.ok(:'hidden', 'another farm''s staff cannot ask for the cost of a plate');
 SELECT t.ok(:'shown', 'its own staff can');
+SELECT t.ok(:'hidden_needs', 'nor for what its jobs are made of');
+SELECT t.ok(:'shown_needs', 'which its own staff can');
 SELECT t.ok(NOT has_function_privilege('ft_viewer', 'odin._setting(bigint, text, text)', 'EXECUTE'), 'settings are read through get_settings only');
