@@ -17,8 +17,8 @@ use crate::slicers::Slicers;
 const VERSION: &str = "SELECT odin.gateway_version()";
 const READINESS: &str = "SELECT odin.worker_readiness()";
 const STORES: &str = "SELECT odin.worker_object_stores()";
-/// Nobody waits longer for one level.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Nobody waits longer for one answer; a busy machine may need a while for one.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Work that waits longer has nobody who does it.
 const LONG_WAIT_S: i64 = 120;
 

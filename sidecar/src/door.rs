@@ -207,7 +207,7 @@ impl Door {
         let announced = text(headers, "content-length").and_then(|n| n.parse::<usize>().ok());
         let mut stream = body.into_data_stream();
         if announced.is_some_and(|n| n > self.max_body) {
-            swallow(&mut stream).await;
+            self.swallow(&mut stream).await;
             return Err(too_large());
         }
         let read = async {
@@ -226,7 +226,7 @@ impl Door {
         match tokio::time::timeout(self.body_timeout, read).await {
             Ok(Err(error)) if error["status"] == 413 => {
                 // In its own time: a slow sender is told that it is too much, not that it is too late.
-                swallow(&mut stream).await;
+                self.swallow(&mut stream).await;
                 Err(error)
             }
             Ok(result) => result,
@@ -241,22 +241,22 @@ impl Door {
             }
         }
     }
-}
 
-/// Take in some of what is still coming: a client that is cut off while it sends never reads why.
-async fn swallow(stream: &mut axum::body::BodyDataStream) {
-    const MOST: usize = 32 * 1024 * 1024;
-    let mut taken = 0;
-    let reading = async {
-        while let Some(Ok(chunk)) = stream.next().await {
-            taken += chunk.len();
-            if taken > MOST {
-                return;
+    /// Take in some of what is still coming: a client that is cut off while it sends never reads why.
+    pub async fn swallow(&self, stream: &mut axum::body::BodyDataStream) {
+        const MOST: usize = 32 * 1024 * 1024;
+        let mut taken = 0;
+        let reading = async {
+            while let Some(Ok(chunk)) = stream.next().await {
+                taken += chunk.len();
+                if taken > MOST {
+                    return;
+                }
             }
-        }
-    };
-    // Whoever is slower than this is cut off.
-    let _ = tokio::time::timeout(Duration::from_secs(2), reading).await;
+        };
+        // Whoever is slower than this is cut off.
+        let _ = tokio::time::timeout(self.body_timeout, reading).await;
+    }
 }
 
 /// ODIN's words for a flag in a header. None: neither yes nor no.

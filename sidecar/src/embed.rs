@@ -13,7 +13,6 @@ use serde_json::{json, Value};
 
 use crate::egress::{Egress, EgressError, EgressOptions, Limits};
 
-const QUESTION_WITHIN: Duration = Duration::from_secs(3);
 const BATCH_WITHIN: Duration = Duration::from_secs(120);
 /// After a failure questions go without a vector for this long.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -43,6 +42,14 @@ pub struct EmbedOptions {
         default_value_t = 32
     )]
     pub batch: usize,
+    /// How long a question waits for its vector before it is answered by words, in seconds
+    #[arg(
+        id = "embed_wait",
+        long = "embed-wait",
+        env = "ODIN_EMBED_WAIT",
+        default_value_t = 3
+    )]
+    pub wait: u64,
 }
 
 impl std::fmt::Debug for EmbedOptions {
@@ -75,6 +82,7 @@ pub struct Embedder {
     url: String,
     pub model: String,
     pub batch: usize,
+    question_within: Duration,
     headers: Vec<(HeaderName, HeaderValue)>,
     memory: Mutex<Memory>,
 }
@@ -115,6 +123,7 @@ impl Embedder {
             url: format!("{}/embeddings", url.trim_end_matches('/')),
             model: model.clone(),
             batch: options.batch.clamp(1, 256),
+            question_within: Duration::from_secs(options.wait.max(1)),
             headers,
             memory: Mutex::default(),
         })))
@@ -165,7 +174,7 @@ impl Embedder {
                 return json!({"problem": "the embedding endpoint did not answer a moment ago."});
             }
         }
-        let asked = self.ask(&[text], QUESTION_WITHIN).await;
+        let asked = self.ask(&[text], self.question_within).await;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         match asked {
             Ok(mut vectors) => {

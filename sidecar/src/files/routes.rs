@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
 use axum::response::Response;
 use axum::routing::{get, put};
@@ -104,7 +104,8 @@ async fn upload(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let visitor = desk.door.visitor(&parts.headers, peer.ip());
-    match take(&desk, &parts, &visitor, &name, body).await {
+    let mut stream = body.into_data_stream();
+    match take(&desk, &parts, &visitor, &name, &mut stream).await {
         Ok(stored) => answer::json(
             if stored["duplicate"] == true {
                 200
@@ -114,6 +115,10 @@ async fn upload(
             &stored,
         ),
         Err(error) => {
+            // Who waits to be asked for the body has not sent any of it; who fell silent sends no more.
+            if !parts.headers.contains_key(header::EXPECT) && error["status"] != 408 {
+                desk.door.swallow(&mut stream).await;
+            }
             let mut response = desk.door.refuse(error, &parts.headers, &visitor).await;
             // What is still on its way belongs to this request.
             response
@@ -129,7 +134,7 @@ async fn take(
     parts: &Parts,
     visitor: &Visitor,
     name: &str,
-    body: Body,
+    stream: &mut BodyDataStream,
 ) -> Result<Value, Refused> {
     desk.door.check_origin(parts)?;
     let caller = desk.door.admit(&parts.headers, visitor, Face::Rest).await?;
@@ -141,7 +146,15 @@ async fn take(
     let begun = desk.ask(BEGIN, &[&credential, &about, &options]).await?;
     let upload = begun["upload"].as_i64().unwrap_or_default();
     let wanted = text(&parts.headers, "x-content-sha256").map(str::to_ascii_lowercase);
-    let sent = send(desk, credential, upload, body, announced, wanted.as_deref()).await;
+    let sent = send(
+        desk,
+        credential,
+        upload,
+        stream,
+        announced,
+        wanted.as_deref(),
+    )
+    .await;
     let stored = match sent {
         Ok(sha256) => {
             let arguments = json!({"upload": upload, "sha256": sha256, "name": name});
@@ -166,11 +179,10 @@ async fn send(
     desk: &Desk,
     credential: &str,
     upload: i64,
-    body: Body,
+    stream: &mut BodyDataStream,
     announced: Option<u64>,
     wanted: Option<&str>,
 ) -> Result<String, Refused> {
-    let mut stream = body.into_data_stream();
     let mut hash = Sha256::new();
     let mut chunker = Chunker::default();
     let mut chunks = 0i32;

@@ -1,12 +1,11 @@
 //! PrusaSlicer: started with an ini file, so that a value can hold anything but a line's end.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{json, Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::process::{run, Run};
+use super::process::{run, Run, FIRST_WORDS};
 
 /// The options it knows, from the configuration it writes itself, so that a misspelt name is an answer and no default.
 pub async fn settings(program: &PathBuf) -> Map<String, Value> {
@@ -18,7 +17,7 @@ pub async fn settings(program: &PathBuf) -> Map<String, Value> {
         arguments: &arguments,
         environment: &[],
         folder: &folder,
-        limit: Duration::from_secs(20),
+        limit: FIRST_WORDS,
     };
     // Without the list, nothing is checked by name.
     let _ = run(&about, &CancellationToken::new(), |_| {}).await;

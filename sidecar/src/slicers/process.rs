@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 /// Lines that are kept of what a slicer says; CuraEngine alone writes thousands.
 const KEPT: usize = 200;
 const LONGEST_LINE: usize = 2_000;
+/// A slicer is asked about itself once, when it may have to come from a slow disk.
+pub const FIRST_WORDS: Duration = Duration::from_secs(120);
 
 pub struct Run<'a> {
     pub program: &'a Path,
@@ -217,7 +219,7 @@ pub async fn version(program: &PathBuf, arguments: &[&str]) -> Option<String> {
         arguments: &arguments,
         environment: &[],
         folder: Path::new("/"),
-        limit: Duration::from_secs(10),
+        limit: FIRST_WORDS,
     };
     let ended = run(&about, &CancellationToken::new(), |_| {}).await.ok()?;
     let words = ended

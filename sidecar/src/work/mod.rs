@@ -33,6 +33,8 @@ use shop::Shop;
 
 const PUBLISH: &str = "SELECT to_jsonb(odin.worker_publish_slicers($1))";
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(600);
+/// After a failure: until then nobody can slice.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(10);
 
 /// What runs beside the requests; ends when the sidecar stops.
 pub struct Workers {
@@ -130,11 +132,15 @@ pub fn start(
 async fn announce(shop: Arc<Shop>, db: Db, stop: CancellationToken) {
     let about = shop.slicers.describe().await;
     loop {
-        if let Err(e) = db.quick(PUBLISH, &[&about]).await {
-            tracing::warn!(error = %e, "the slicers of this sidecar could not be announced");
-        }
+        let wait = match db.quick(PUBLISH, &[&about]).await {
+            Ok(_) => ANNOUNCE_EVERY,
+            Err(e) => {
+                tracing::warn!(error = %e, "the slicers of this sidecar could not be announced");
+                ANNOUNCE_AGAIN
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
+            () = tokio::time::sleep(wait) => {}
             () = stop.cancelled() => return,
         }
     }
