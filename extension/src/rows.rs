@@ -43,7 +43,7 @@ impl Row {
     /// A column's value; NULL and a column that is not there are the same.
     pub fn value(&self, name: &str) -> Option<pg_sys::Datum> {
         let at = (0..self.values.len())
-            .find(|&i| self.description.get(i).is_some_and(|c| c.name() == name))?;
+            .find(|&i| self.description.get(i).is_some_and(|c| named(c, name)))?;
         (!self.nulls[at]).then(|| self.values[at])
     }
 
@@ -77,6 +77,14 @@ impl Row {
             })
             .collect()
     }
+}
+
+/// Compared as bytes: a key's row is searched for eight names at every call.
+fn named(column: &pg_sys::FormData_pg_attribute, name: &str) -> bool {
+    let kept = &column.attname.data;
+    name.len() < kept.len()
+        && kept[name.len()] == 0
+        && name.bytes().zip(kept).all(|(a, b)| a == *b as u8)
 }
 
 /// A value as it is stored.

@@ -228,7 +228,9 @@ BEGIN
   call := format('%I.%I(%s)', (SELECT nspname FROM pg_namespace WHERE oid = p.pronamespace), p.proname, array_to_string(given, ', '));
   body := CASE answer.shape
     WHEN 'rows' THEN format('SELECT coalesce(jsonb_agg(to_jsonb(t.*)), ''[]'') INTO r FROM (SELECT * FROM %s LIMIT %s) t', call, most_rows)
-    WHEN 'object' THEN format('SELECT to_jsonb(t.*) INTO r FROM %s t', call)
+    -- Of a row the shorter form spares a statement. It makes nothing of a row that is not there, where the longer one shows its columns: a function that only reads may be asked twice.
+    WHEN 'object' THEN CASE WHEN p.provolatile <> 'v' AND (SELECT t.typtype FROM pg_type t WHERE t.oid = p.prorettype) = 'c' THEN format('r := to_jsonb(%1$s); IF r IS NULL THEN SELECT to_jsonb(t.*) INTO r FROM %1$s t; END IF', call)
+                       ELSE format('SELECT to_jsonb(t.*) INTO r FROM %s t', call) END
     WHEN 'json' THEN format('r := %s', call)
     WHEN 'nothing' THEN format('PERFORM %s; r := ''{}''', call)
     ELSE format('r := jsonb_build_object(''result'', %s)', call) END;
