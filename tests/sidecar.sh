@@ -32,7 +32,7 @@ quiet_port() {
 }
 
 start_sidecar() { # name database [VARIABLE=value...]: sets PORT and waits until it serves
-    local name=$1 database=$2 pid until
+    local name=$1 database=$2 pid
     shift 2
     for _ in 1 2 3; do
         PORT=$(quiet_port)
@@ -40,12 +40,7 @@ start_sidecar() { # name database [VARIABLE=value...]: sets PORT and waits until
             ODIN_WORKER_URL="$(login_url odin_worker "$database")" "$@" "$SIDECAR" serve >"$OUT/$name.log" 2>&1 &
         pid=$!
         CHILDREN+=("$pid")
-        until=$((SECONDS + 180))
-        while [ "$SECONDS" -lt "$until" ]; do
-            if http_ok "http://127.0.0.1:$PORT/readyz"; then return 0; fi
-            kill -0 "$pid" 2>/dev/null || break
-            sleep 0.1
-        done
+        if comes_up "http://127.0.0.1:$PORT/readyz" "$pid"; then return 0; fi
         # Somebody took the port since it was looked at: another one, and nothing else is tried again.
         grep -q 'cannot listen on' "$OUT/$name.log" || break
         unset 'CHILDREN[-1]'
@@ -54,14 +49,18 @@ start_sidecar() { # name database [VARIABLE=value...]: sets PORT and waits until
     die "the sidecar did not start"
 }
 
-wait_for_url() { # url pid-of-its-server log
+comes_up() { # url pid-of-its-server: waits as long as that lives
     local until=$((SECONDS + 180))
     while [ "$SECONDS" -lt "$until" ]; do
         if http_ok "$1"; then return 0; fi
         kill -0 "$2" 2>/dev/null || break
         sleep 0.1
     done
-    die "nothing answers at $1: $(tail -n 3 "$3")"
+    return 1
+}
+
+wait_for_url() { # url pid-of-its-server log
+    comes_up "$1" "$2" || die "nothing answers at $1: $(tail -n 3 "$3")"
 }
 
 http_ok() { curl -fsS -o /dev/null -m 5 "$1" 2>/dev/null; }

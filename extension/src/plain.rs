@@ -16,6 +16,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 
+/// More kinds of keys for one tool than any farm has.
+const MOST_SCOPES: usize = 100;
 /// With one of these a call asks for more than to be done.
 const ASKS_MORE: [&str; 2] = ["input_responses", "request_state"];
 /// With one of these a write does.
@@ -36,8 +38,8 @@ struct Plain {
 #[derive(Default)]
 struct Learnt {
     registry: i64,
-    /// By the name that was called and the key's scopes.
-    tools: HashMap<(String, Vec<String>), Plain>,
+    /// By the name that was called; each for the scopes of a key.
+    tools: HashMap<String, Vec<(Vec<String>, Plain)>>,
 }
 
 thread_local! {
@@ -80,17 +82,31 @@ fn plain_learn(
             redact,
             limit_ms,
         };
-        learnt.tools.insert((wanted.to_owned(), scopes), plain);
+        let known = learnt.tools.entry(wanted.to_owned()).or_default();
+        known.retain(|(of, _)| *of != scopes);
+        if known.len() >= MOST_SCOPES {
+            known.clear();
+        }
+        known.push((scopes, plain));
     });
 }
 
-fn learnt(registry: i64, wanted: &str, scopes: Vec<String>) -> Option<Plain> {
+/// Most tools need more than to be run: for them nothing else has to be looked at.
+fn is_learnt(wanted: &str) -> bool {
+    LEARNT.with(|learnt| learnt.borrow().tools.contains_key(wanted))
+}
+
+fn learnt(registry: i64, wanted: &str, scopes: &[String]) -> Option<Plain> {
     LEARNT.with(|learnt| {
         let learnt = learnt.borrow();
         if learnt.registry != registry || may_be_uncommitted() {
             return None;
         }
-        learnt.tools.get(&(wanted.to_owned(), scopes)).cloned()
+        let known = learnt.tools.get(wanted)?.iter();
+        known
+            .filter(|(of, _)| of == scopes)
+            .map(|(_, tool)| tool.clone())
+            .next()
     })
 }
 
@@ -144,7 +160,7 @@ impl Caller {
 
 /// What a call brought along.
 struct Asked<'a> {
-    wanted: &'a str,
+    tool: Plain,
     arguments: Value,
     options: &'a Value,
     began: i64,
@@ -180,10 +196,15 @@ pub extern "C" fn pg_finfo_plain_call() -> &'static pg_sys::Pg_finfo_record {
 pub unsafe extern "C-unwind" fn plain_call(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     let began = pg_sys::GetCurrentTimestamp();
     let end = (|| {
+        let wanted: &str = pg_getarg(fcinfo, 3)?;
+        if !is_learnt(wanted) {
+            return None;
+        }
         let caller = Caller::of(pg_getarg(fcinfo, 2)?, began)?;
+        let tool = learnt(caller.registry, wanted, &caller.scopes)?;
         let options = pg_getarg::<JsonB>(fcinfo, 5).map_or(Value::Null, |o| o.0);
         let asked = Asked {
-            wanted: pg_getarg(fcinfo, 3)?,
+            tool,
             arguments: pg_getarg::<JsonB>(fcinfo, 4).map_or_else(|| json!({}), |a| a.0),
             options: &options,
             began,
@@ -208,7 +229,7 @@ unsafe fn call(
     caller: Caller,
     asked: Asked,
 ) -> Option<End> {
-    let tool = learnt(caller.registry, asked.wanted, caller.scopes.clone())?;
+    let tool = asked.tool;
     let (function, run) = functions(tool.id, tool.version)?;
     let asks = |key: &&str| {
         !matches!(
