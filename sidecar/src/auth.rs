@@ -20,14 +20,10 @@ pub struct Credential(Arc<str>);
 
 impl Credential {
     pub fn of_key(key: &str) -> Self {
-        use std::fmt::Write;
+        let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
         let digest = Sha256::digest(key.as_bytes());
-        let mut hex = String::with_capacity(64);
-        for byte in digest {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Credential(hex.into())
+        let halves = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        Credential(halves.map(digit).collect::<String>().into())
     }
 
     pub fn as_str(&self) -> &str {

@@ -29,6 +29,9 @@ mod work;
 
 use clap::{Parser, Subcommand};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "odin-farm", version, about, max_term_width = 100)]
 struct Cli {

@@ -110,8 +110,9 @@ impl Connector {
         &self,
         mut on_message: impl FnMut(AsyncMessage) + Send + 'static,
     ) -> Result<(Client, tokio::task::JoinHandle<()>), DbError> {
+        // Boxed: this future is some 16 kB, and every call's own would carry room for it though hardly one connects.
+        let connected = Box::pin(self.config.connect(self.tls.clone())).await;
         // Whatever keeps us out, a later try may get in.
-        let connected = self.config.connect(self.tls.clone()).await;
         let (client, mut connection) = connected.map_err(|e| match DbError::from(e) {
             DbError::Sql { state, message } => DbError::Unavailable(format!("{state}: {message}")),
             other => other,

@@ -58,6 +58,8 @@ impl Handler {
             .app
             .gateway
             .call(&self.caller, tool, arguments, options, live);
+        // Pinned here, so that it is not moved into another future whole.
+        let call = std::pin::pin!(call);
         match relay {
             None => call.await,
             Some(relay) => relay.during(call).await,

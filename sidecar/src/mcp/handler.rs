@@ -132,7 +132,7 @@ impl ServerHandler for Handler {
         _page: Option<PaginatedRequestParams>,
         cx: Context,
     ) -> Result<ListToolsResult, ErrorData> {
-        let work = async {
+        let work = Box::pin(async {
             let list = self.app.registry.tools(&self.caller).await;
             let list = list.map_err(|e| self.refused(e))?;
             let mut result = ListToolsResult::with_all_items(list.items.clone());
@@ -140,7 +140,7 @@ impl ServerHandler for Handler {
             result.cache_scope = Some(CacheScope::Private);
             result.meta = self.list_meta(&cx);
             Ok(result)
-        };
+        });
         self.observed("tools/list", None, &cx, work, nothing).await
     }
 
@@ -150,7 +150,7 @@ impl ServerHandler for Handler {
         cx: Context,
     ) -> Result<CallToolResponse, ErrorData> {
         let name = request.name.to_string();
-        let work = self.call_and_sign(request, &cx);
+        let work = Box::pin(self.call_and_sign(request, &cx));
         self.observed("tools/call", Some(&name), &cx, work, tool_error)
             .await
     }
@@ -160,7 +160,7 @@ impl ServerHandler for Handler {
         _page: Option<PaginatedRequestParams>,
         cx: Context,
     ) -> Result<ListPromptsResult, ErrorData> {
-        let work = async {
+        let work = Box::pin(async {
             let list = self.app.registry.prompts(&self.caller).await;
             let list = list.map_err(|e| self.refused(e))?;
             let mut result = ListPromptsResult::with_all_items(list.items.clone());
@@ -168,7 +168,7 @@ impl ServerHandler for Handler {
             result.cache_scope = Some(CacheScope::Private);
             result.meta = self.list_meta(&cx);
             Ok(result)
-        };
+        });
         self.observed("prompts/list", None, &cx, work, nothing)
             .await
     }
@@ -179,7 +179,7 @@ impl ServerHandler for Handler {
         cx: Context,
     ) -> Result<GetPromptResponse, ErrorData> {
         let name = request.name.clone();
-        let work = async {
+        let work = Box::pin(async {
             let arguments = Value::Object(request.arguments.unwrap_or_default());
             let mut options = self.call_options(&cx);
             options.input_responses = request.input_responses.map(|answers| json!(answers));
@@ -209,7 +209,7 @@ impl ServerHandler for Handler {
                 }
             }
             Err(ErrorData::internal_error("the prompt keeps asking", None))
-        };
+        });
         self.observed("prompts/get", Some(&name), &cx, work, nothing)
             .await
     }
@@ -219,7 +219,7 @@ impl ServerHandler for Handler {
         _page: Option<PaginatedRequestParams>,
         cx: Context,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let work = async {
+        let work = Box::pin(async {
             let list = self.app.registry.resources(&self.caller).await;
             let list = list.map_err(|e| self.refused(e))?;
             let mut result = ListResourcesResult::with_all_items(list.items.clone());
@@ -227,7 +227,7 @@ impl ServerHandler for Handler {
             result.cache_scope = Some(CacheScope::Private);
             result.meta = self.list_meta(&cx);
             Ok(result)
-        };
+        });
         self.observed("resources/list", None, &cx, work, nothing)
             .await
     }
@@ -237,7 +237,7 @@ impl ServerHandler for Handler {
         _page: Option<PaginatedRequestParams>,
         cx: Context,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let work = async {
+        let work = Box::pin(async {
             let list = self.app.registry.templates(&self.caller).await;
             let list = list.map_err(|e| self.refused(e))?;
             let mut result = ListResourceTemplatesResult::with_all_items(list.items.clone());
@@ -245,7 +245,7 @@ impl ServerHandler for Handler {
             result.cache_scope = Some(CacheScope::Private);
             result.meta = self.list_meta(&cx);
             Ok(result)
-        };
+        });
         self.observed("resources/templates/list", None, &cx, work, nothing)
             .await
     }
@@ -255,7 +255,7 @@ impl ServerHandler for Handler {
         request: ReadResourceRequestParams,
         cx: Context,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let work = async {
+        let work = Box::pin(async {
             let options = self.call_options(&cx);
             let gateway = &self.app.gateway;
             let outcome = gateway.resource(&self.caller, &request.uri, &options).await;
@@ -276,7 +276,7 @@ impl ServerHandler for Handler {
             result.ttl_ms = Some(0);
             result.cache_scope = Some(CacheScope::Private);
             Ok(ReadResourceResponse::Complete(result))
-        };
+        });
         self.observed("resources/read", None, &cx, work, nothing)
             .await
     }
@@ -286,7 +286,7 @@ impl ServerHandler for Handler {
         request: CompleteRequestParams,
         cx: Context,
     ) -> Result<CompleteResult, ErrorData> {
-        let work = async {
+        let work = Box::pin(async {
             let reference = json!(request.r#ref);
             let argument = json!(request.argument);
             let context = json!(request.context);
@@ -304,7 +304,7 @@ impl ServerHandler for Handler {
             let mut result = CompleteResult::new(info);
             result.meta = self.list_meta(&cx);
             Ok(result)
-        };
+        });
         self.observed("completion/complete", None, &cx, work, nothing)
             .await
     }
@@ -314,7 +314,7 @@ impl ServerHandler for Handler {
         request: SetLevelRequestParams,
         _cx: Context,
     ) -> Result<(), ErrorData> {
-        self.link.set_level(self, request.level).await
+        Box::pin(self.link.set_level(self, request.level)).await
     }
 
     async fn subscribe(
@@ -322,7 +322,7 @@ impl ServerHandler for Handler {
         request: SubscribeRequestParams,
         _cx: Context,
     ) -> Result<(), ErrorData> {
-        self.link.subscribe(self, &request.uri, true).await
+        Box::pin(self.link.subscribe(self, &request.uri, true)).await
     }
 
     async fn unsubscribe(
@@ -330,7 +330,7 @@ impl ServerHandler for Handler {
         request: UnsubscribeRequestParams,
         _cx: Context,
     ) -> Result<(), ErrorData> {
-        self.link.subscribe(self, &request.uri, false).await
+        Box::pin(self.link.subscribe(self, &request.uri, false)).await
     }
 
     async fn on_initialized(&self, cx: NotificationContext<RoleServer>) {
@@ -354,7 +354,7 @@ impl ServerHandler for Handler {
     async fn listen(&self, cx: SubscriptionContext) -> Result<(), ErrorData> {
         let begun = self.watch.lock().ok().and_then(|mut watch| watch.take());
         self.app.metrics.stream(1);
-        let watching = async {
+        let watching = Box::pin(async {
             let mut watch = match begun {
                 Some(watch) => watch,
                 None => self.watching(cx.accepted()).await,
@@ -372,7 +372,7 @@ impl ServerHandler for Handler {
                     }
                 }
             }
-        };
+        });
         tokio::select! {
             () = watching => {}
             () = cx.cancelled() => {}
@@ -387,19 +387,19 @@ impl ServerHandler for Handler {
         request: GetTaskParams,
         cx: Context,
     ) -> Result<GetTaskResult, ErrorData> {
-        let work = super::tasks::get(self, &request.task_id);
+        let work = Box::pin(super::tasks::get(self, &request.task_id));
         self.observed("tasks/get", None, &cx, work, nothing).await
     }
 
     async fn update_task(&self, request: UpdateTaskParams, cx: Context) -> Result<(), ErrorData> {
         let responses = json!(request.input_responses);
-        let work = super::tasks::update(self, &request.task_id, &responses);
+        let work = Box::pin(super::tasks::update(self, &request.task_id, &responses));
         self.observed("tasks/update", None, &cx, work, nothing)
             .await
     }
 
     async fn cancel_task(&self, request: CancelTaskParams, cx: Context) -> Result<(), ErrorData> {
-        let work = super::tasks::cancel(self, &request.task_id);
+        let work = Box::pin(super::tasks::cancel(self, &request.task_id));
         self.observed("tasks/cancel", None, &cx, work, nothing)
             .await
     }

@@ -10,11 +10,10 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientRequest, InitializeRequestParams, ProtocolVersion,
-    ServerJsonRpcMessage, ServerResult,
+    CallToolRequest, ClientJsonRpcMessage, ClientRequest, InitializeRequestParams, JsonRpcRequest,
+    ProtocolVersion, ServerJsonRpcMessage, ServerResult,
 };
-use rmcp::service::serve_directly_with_ct;
-use rmcp::transport::OneshotTransport;
+use serde::Deserialize;
 use serde_json::{json, Value};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +24,7 @@ use super::message::{
     header, Message, INVALID_PARAMS, INVALID_REQUEST, SESSION_HEADER, VERSION_HEADER,
 };
 use super::session::Session;
+use super::turn::Turn;
 use super::watch::{Change, Want, Watch};
 use super::{rpc_error, rpc_ok};
 use crate::app::App;
@@ -79,6 +79,20 @@ fn version(headers: &HeaderMap) -> Result<Option<ProtocolVersion>, String> {
         })
 }
 
+/// The request in rmcp's words. A call of a tool is read as what it is; rmcp tries one kind of request after the other.
+fn read(message: Message) -> Option<JsonRpcRequest<ClientRequest>> {
+    if message.tool().is_some() {
+        if let Ok(call) = JsonRpcRequest::<CallToolRequest>::deserialize(&message.body) {
+            let request = ClientRequest::CallToolRequest(call.request);
+            return Some(JsonRpcRequest::new(call.id, request));
+        }
+    }
+    match serde_json::from_value(message.body) {
+        Ok(ClientJsonRpcMessage::Request(request)) => Some(request),
+        _ => None,
+    }
+}
+
 pub async fn request(
     app: Arc<App>,
     caller: Arc<Caller>,
@@ -93,12 +107,9 @@ pub async fn request(
         Err(text) => return rpc_error(StatusCode::BAD_REQUEST, id, INVALID_REQUEST, text, None),
     };
     let client = Client::of(headers, &caller);
-    let parsed = match serde_json::from_value::<ClientJsonRpcMessage>(message.body) {
-        Ok(ClientJsonRpcMessage::Request(request)) => request,
-        _ => {
-            let text = "Invalid params.".to_owned();
-            return rpc_error(StatusCode::BAD_REQUEST, id, INVALID_PARAMS, text, None);
-        }
+    let Some(parsed) = read(message) else {
+        let text = "Invalid params.".to_owned();
+        return rpc_error(StatusCode::BAD_REQUEST, id, INVALID_PARAMS, text, None);
     };
     let initialize = match &parsed.request {
         ClientRequest::InitializeRequest(initialize) => Some(initialize.params.clone()),
@@ -111,14 +122,15 @@ pub async fn request(
             .with_protocol_version(version.unwrap_or(ProtocolVersion::V_2025_03_26)),
     };
 
-    let (out, mut asked) = mpsc::unbounded_channel();
+    // Everything the call says before its answer, in order.
+    let (out, mut said) = mpsc::unbounded_channel();
     let handler = Handler {
         app: app.clone(),
         caller: caller.clone(),
         link: Link::Http(Arc::new(Conversation {
             known: client.session.is_some() && !quiet,
             session: client.name.clone(),
-            out,
+            out: out.clone(),
         })),
         quiet,
         watch: Begun::default(),
@@ -132,58 +144,37 @@ pub async fn request(
         },
         stop.clone(),
     );
-    let (transport, mut said) = OneshotTransport::new(ClientJsonRpcMessage::Request(parsed));
-    let service = serve_directly_with_ct(handler, transport, Some(peer), stop.clone());
-
-    // Everything the call says, in order, ending with its answer. In these revisions a client that disconnects has
-    // not cancelled, so the call goes on whether or not anybody still listens.
-    let (sender, mut messages) = mpsc::unbounded_channel::<ServerJsonRpcMessage>();
-    tokio::spawn(async move {
-        let _held = (cancellable, counted);
-        loop {
-            let message = tokio::select! {
-                biased;
-                Some(question) = asked.recv() => question,
-                message = said.recv() => match message {
-                    Some(message) => message,
-                    None => break,
-                },
-                () = stop.cancelled() => break,
-            };
-            let last = is_answer(&message);
-            let _ = sender.send(message);
-            if last {
-                break;
-            }
-        }
-        stop.cancel();
-        let _ = service.waiting().await;
-    });
-
+    let held = (cancellable, counted);
+    let mut turn = Turn::new(handler, parsed, peer, out, stop.clone(), held);
     let first = tokio::select! {
-        first = messages.recv() => first,
+        biased;
+        () = stop.cancelled() => None,
         () = app.stop.cancelled() => None,
+        first = said.recv() => first,
+        // Its answer at least is there now.
+        () = &mut turn => said.recv().await,
     };
     let Some(first) = first else {
         // Cancelled by name: the client does not wait for an answer any more.
         return StatusCode::ACCEPTED.into_response();
     };
     if is_answer(&first) {
-        let mut response = rpc_ok(&first);
-        if let (Some(params), Some(agreed)) = (initialize, agreed_version(&first)) {
-            let session = Session::mint(&params, &agreed).id();
-            if let Ok(value) = HeaderValue::from_str(&session) {
-                response.headers_mut().insert(SESSION_HEADER, value);
-            }
-        }
-        return response;
+        return answered(&first, initialize.as_ref());
     }
-    let stream = futures::stream::unfold((Some(first), messages), |(first, mut messages)| async {
+    // A client that reads slowly must not hold the call up: it goes on by itself.
+    drop(turn);
+    let stream = futures::stream::unfold(Some((Some(first), said, stop)), |state| async {
+        let (first, mut said, stop) = state?;
         let message = match first {
             Some(first) => first,
-            None => messages.recv().await?,
+            None => tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                message = said.recv() => message?,
+            },
         };
-        Some((event(&message), (None, messages)))
+        let more = (!is_answer(&message)).then_some((None, said, stop));
+        Some((event(&message), more))
     });
     stream_response(stream)
 }
@@ -193,6 +184,21 @@ fn is_answer(message: &ServerJsonRpcMessage) -> bool {
         message,
         ServerJsonRpcMessage::Response(_) | ServerJsonRpcMessage::Error(_)
     )
+}
+
+/// One JSON answer, and with the one to `initialize` the id of a session.
+fn answered(
+    answer: &ServerJsonRpcMessage,
+    initialize: Option<&InitializeRequestParams>,
+) -> Response {
+    let mut response = rpc_ok(answer);
+    if let (Some(params), Some(agreed)) = (initialize, agreed_version(answer)) {
+        let session = Session::mint(params, &agreed).id();
+        if let Ok(value) = HeaderValue::from_str(&session) {
+            response.headers_mut().insert(SESSION_HEADER, value);
+        }
+    }
+    response
 }
 
 fn agreed_version(message: &ServerJsonRpcMessage) -> Option<ProtocolVersion> {

@@ -16,6 +16,7 @@ mod results;
 mod session;
 pub mod stdio;
 mod tasks;
+mod turn;
 mod watch;
 
 pub use message::trace_id;

@@ -1,6 +1,7 @@
 //! One line, one span and one measurement per operation, named by the OpenTelemetry conventions for MCP.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Instant;
 
 use rmcp::service::{RequestContext, RoleServer};
@@ -13,13 +14,14 @@ use super::message;
 use crate::traces;
 
 impl Handler {
+    /// `work` comes in a box: rmcp's future of a request has room for every method's, and is moved whole from task to task.
     /// `failed` finds the error inside a result that the protocol counts as a success.
     pub async fn observed<T>(
         &self,
         method: &'static str,
         target: Option<&str>,
         cx: &RequestContext<RoleServer>,
-        work: impl Future<Output = Result<T, ErrorData>>,
+        work: Pin<Box<impl Future<Output = Result<T, ErrorData>>>>,
         failed: impl Fn(&T) -> Option<String>,
     ) -> Result<T, ErrorData> {
         let started = Instant::now();
@@ -47,7 +49,7 @@ impl Handler {
             odin.role = %self.caller.principal.role,
         );
         traces::continue_trace(&span, traceparent, cx.meta.get_tracestate());
-        let result = Box::pin(work.instrument(span.clone())).await;
+        let result = work.instrument(span.clone()).await;
         let outcome = match &result {
             Ok(value) => failed(value),
             Err(e) => Some(e.code.0.to_string()),

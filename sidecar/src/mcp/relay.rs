@@ -4,6 +4,7 @@
 #![allow(deprecated)]
 
 use std::future::Future;
+use std::pin::Pin;
 
 use rmcp::model::{
     LoggingLevel, LoggingMessageNotificationParam, ProgressNotificationParam, ProgressToken,
@@ -52,8 +53,7 @@ pub fn start(
 
 impl Relay {
     /// Pass notices on while `work` runs, and what came with its end before the answer itself.
-    pub async fn during<T>(mut self, work: impl Future<Output = T>) -> T {
-        tokio::pin!(work);
+    pub async fn during<T>(mut self, mut work: Pin<&mut impl Future<Output = T>>) -> T {
         let mut open = true;
         let result = loop {
             tokio::select! {

@@ -25,7 +25,8 @@ pub fn complete(
     let text = if as_table {
         markdown::render(&result)
     } else {
-        result.to_string()
+        // Not `to_string()`, which goes through the formatter and costs twice as much.
+        serde_json::to_string(&result).unwrap_or_default()
     };
     let mut out = CallToolResult::success(vec![ContentBlock::text(text)]);
     if modern || result.is_object() {
