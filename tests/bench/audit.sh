@@ -19,6 +19,8 @@ key=$(sql -c "SELECT key FROM odin.mint_key('bench', '{agent:read,agent:write}',
 credential=$(printf %s "$key" | sha256sum | cut -d' ' -f1)
 echo "SELECT odin.gateway_call('$credential', 'add_part', '{\"name\": \"part\", \"n\": 3}', '{\"face\": \"mcp\"}');" >"$work/write.sql"
 latency() {
+    # What was written before is flushed before, not beside what is measured.
+    sql -c CHECKPOINT
     "$bin/pgbench" -n -M prepared -c 1 -T "$seconds" -f "$work/write.sql" -U odin_gateway "$db" 2>"$work/err" | awk '/^latency average/ { print $4 }'
     if grep -q ERROR "$work/err"; then cat "$work/err" >&2; exit 1; fi
 }

@@ -46,8 +46,26 @@ cpu() { # database statement warm_ups calls: CPU milliseconds a call, by the ker
         for _ in $(seq "$4"); do echo "$2 \\g /dev/null"; done
         echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"
     } >"$work/cpu.sql"
-    sql -U bench_operator -d "$1" -f "$work/cpu.sql" | awk -v hz="$(getconf CLK_TCK)" -v n="$4" '$1 == "ticks" { if (k++) printf "%.2f\n", ($2 - t) * 1000 / hz / n; t = $2 }'
+    sql -U bench_operator -d "$1" -f "$work/cpu.sql" | per_call "$4"
 }
+# The same for completing a job: printers that print are set up, their jobs completed, and all of it taken back, for the big one is kept.
+cpu_completing() { # database warm_ups calls
+    {
+        echo 'BEGIN;'
+        echo "SELECT bench.running($(($2 + $3))) \\g /dev/null"
+        echo "SELECT pg_backend_pid() AS pid \\gset"
+        echo "\\setenv BACKEND :pid"
+        echo 'SET LOCAL ROLE bench_operator;'
+        for i in $(seq $(($2 + $3))); do
+            if [ "$i" = $(($2 + 1)) ]; then echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"; fi
+            echo "SELECT 1 / bench.complete($i)::int \\g /dev/null"
+        done
+        echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"
+        echo 'ROLLBACK;'
+    } >"$work/cpu.sql"
+    sql -d "$1" -f "$work/cpu.sql" | per_call "$3"
+}
+per_call() { awk -v hz="$(getconf CLK_TCK)" -v n="$1" '$1 == "ticks" { if (k++) printf "%.2f\n", ($2 - t) * 1000 / hz / n; t = $2 }'; } # of two readings, calls between them
 
 marked=$(sql -d odin_scale -c 'SELECT tables FROM bench.built WHERE jobs = '"$most" 2>/dev/null || true)
 if [ "$marked" != "$tables" ] || [ -n "${ODIN_BENCH_FRESH:-}" ]; then
@@ -68,12 +86,16 @@ sql -d odin_scale_small -c 'SELECT bench.grow(10000, false)' -c "SELECT bench.gr
 
 size=$(sql -d odin_scale -c "SELECT round(pg_database_size('odin_scale') / 1e9, 1)")
 figure "scale.$most.size" "$size" GB - "the database with $most jobs of history and their runs, costs, moves and alerts; built in $(sql -d odin_scale -c 'SELECT seconds FROM bench.built') s"
-for what in list_queue farm_summary why_waiting list_jobs get_job; do
+for what in list_queue farm_summary why_waiting list_jobs get_job complete_job; do
     declare -A took=()
     for database in odin_scale_small odin_scale; do
         waiting=$(sql -d "$database" -c "SELECT id FROM odin.jobs WHERE status = 'pending' ORDER BY id OFFSET 5000 LIMIT 1")
         old=$(sql -d "$database" -c "SELECT id FROM odin.jobs WHERE status = 'completed' ORDER BY id OFFSET $((small / 2)) LIMIT 1")
         case $what in
+        complete_job)
+            took[$database]=$(cpu_completing "$database" 20 150)
+            continue
+            ;;
         list_queue) statement='SELECT count(*) FROM odin.list_queue(100);' ;;
         farm_summary) statement='SELECT length(odin.farm_summary()::text);' ;;
         why_waiting) statement="SELECT length(odin.why_waiting($waiting)::text);" ;;
