@@ -9,7 +9,7 @@ SELECT setseed(0.5) \g /dev/null
 -- Word n of 20,000 is about n times rarer than the first.
 CREATE FUNCTION pg_temp.word() RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT 'w' || translate(floor(exp(random() * ln(20000)))::int::text, '0123456789', 'abcdefghik') $$;
 CREATE FUNCTION pg_temp.words(n int) RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT string_agg(pg_temp.word(), ' ') FROM generate_series(1, n) $$;
-CREATE FUNCTION pg_temp.vector(topic int) RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT '[' || string_agg(round((sin(topic * 7.13 + k * 1.7) + 0.6 * (random() - 0.5) * 2)::numeric, 4)::text, ',') || ']' FROM generate_series(1, 384) k $$;
+CREATE FUNCTION pg_temp.vector(topic int) RETURNS real[] LANGUAGE sql VOLATILE AS $$ SELECT array_agg((sin(topic * 7.13 + k * 1.7) + 0.6 * (random() - 0.5) * 2)::real) FROM generate_series(1, 384) k $$;
 -- Half of all passages are of the role's own org.
 WITH rows AS (
   SELECT k, CASE WHEN k % 2 = 0 THEN 1 ELSE 2 + k % 9 END AS o, pg_temp.words(80 + 0 * k) AS body FROM generate_series(1, :passages) k)
@@ -28,7 +28,7 @@ DECLARE
 BEGIN
   FOR i IN 1..times LOOP
     question := pg_temp.words(question_words) || CASE WHEN misspelt THEN ' zqx' || pg_temp.word() ELSE '' END;
-    options := CASE WHEN with_vector THEN jsonb_build_object('input_responses', jsonb_build_object('question_vector', jsonb_build_object('model', 'bench', 'vector', pg_temp.vector((random() * 499)::int)::jsonb))) ELSE '{}' END;
+    options := CASE WHEN with_vector THEN jsonb_build_object('input_responses', jsonb_build_object('question_vector', jsonb_build_object('model', 'bench', 'vector', to_jsonb(pg_temp.vector((random() * 499)::int))))) ELSE '{}' END;
     began := clock_timestamp();
     said := odin.call('knowledge_retriever', jsonb_build_object('query', question, 'similarity_cutoff', 0), options);
     took := took || extract(epoch FROM clock_timestamp() - began) * 1000;

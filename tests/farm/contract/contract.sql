@@ -98,7 +98,8 @@ SELECT t.op('create_order', '{"customer_id":1,"lines":[{"model_id":2,"quantity":
 SELECT t.op('create_quote', '{"lines":[{"model_id":1,"quantity":3}],"customer_id":1}')->>'quote_id' AS quote, t.op('create_quote', '{"lines":[{"model_id":2,"quantity":1}]}')->>'quote_id' AS quote2 \gset
 SELECT t.op('create_invoice', '{"order_id":2}')->>'invoice_id' AS inv, t.op('create_invoice', '{"order_id":3}')->>'invoice_id' AS inv2 \gset
 SELECT t.as('admin', 'set_rate_card', '{"watts":120,"machine_per_hour":0.5}') \g /dev/null
-SELECT t.op('save_blackout', '{"from_time":"01:00","until_time":"02:00","reason":"night"}')->>'id' AS blackout, t.op('save_blackout', '{"from_at":"2031-01-01T00:00:00Z","until_at":"2031-01-02T00:00:00Z"}')->>'id' AS blackout2 \gset
+-- Half a day away, whatever the hour: what is started below must not fall into it.
+SELECT t.op('save_blackout', jsonb_build_object('from_time', to_char(now() AT TIME ZONE 'UTC' + interval '12 hours', 'HH24:00'), 'until_time', to_char(now() AT TIME ZONE 'UTC' + interval '12 hours', 'HH24:59'), 'reason', 'night'))->>'id' AS blackout, t.op('save_blackout', '{"from_at":"2031-01-01T00:00:00Z","until_at":"2031-01-02T00:00:00Z"}')->>'id' AS blackout2 \gset
 SELECT t.op('save_maintenance_task', '{"name":"Oil P1","printer_id":1,"interval_days":10}')->>'id' AS task \gset
 UPDATE odin.printer_totals SET print_seconds = 3600 * 60 WHERE printer_id = 3;
 SELECT t.op('save_consumable', '{"name":"Box"}'), t.op('save_product', '{"name":"Lamp","parts":[{"model_id":2}]}'), t.op('consume_spool', '{"spool_id":5,"grams":980}'), t.op('save_customer', '{"name":"Cy"}') \g /dev/null

@@ -91,34 +91,61 @@ async fn an_older_call_is_cancelled_from_any_sidecar() {
     assert_eq!(elsewhere.post(&cancel("long")).await.status, 202);
     let gone = || async { pair.farm.running("slow_compute").await == 0 };
     until("the statement is cancelled", CUT_SHORT, gone).await;
-    call.await.unwrap();
+    let reply = call.await.unwrap();
+    assert_eq!((reply.status, reply.text().as_str()), (202, ""));
+}
+
+/// A tool that says it has begun, waits for the lock of `id` and leaves a row.
+async fn slow_note(farm: &Farm, id: i32) {
+    farm.tool(
+        "note",
+        "",
+        "write",
+        &format!(
+            "BEGIN PERFORM odin.progress(1, 2); PERFORM pg_advisory_xact_lock({id}); INSERT INTO lab.t VALUES (1, 'kept'); RETURN 'ok'; END"
+        ),
+    )
+    .await;
+    farm.sql("GRANT INSERT ON lab.t TO odin_operator").await;
+    farm.sql(&format!("SELECT pg_advisory_lock({id})")).await;
+}
+
+/// The client has gone: the work, let go on, is done all the same.
+async fn done_all_the_same(farm: &Farm, id: i32) {
+    // Time enough to notice.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    farm.sql(&format!("SELECT pg_advisory_unlock({id})")).await;
+    let kept = || async { farm.value::<i64>("SELECT count(*) FROM lab.t").await == 1 };
+    until("the work is done all the same", SOON, kept).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leaving_is_no_cancellation_for_older_clients() {
     let pair = pair().await;
-    pair.farm
-        .tool(
-            "note",
-            "",
-            "write",
-            "BEGIN PERFORM pg_advisory_xact_lock(46110002); INSERT INTO lab.t VALUES (1, 'kept'); RETURN 'ok'; END",
-        )
-        .await;
-    pair.farm
-        .sql("GRANT INSERT ON lab.t TO odin_operator")
-        .await;
-    pair.farm.sql("SELECT pg_advisory_lock(46110002)").await;
+    slow_note(&pair.farm, 46110002).await;
     let client = pair.a.clone();
     let call = tokio::spawn(async move { client.call("note", json!({})).await.status });
     let runs = || async { pair.farm.running("note").await == 1 };
     until("the call runs", SOON, runs).await;
     call.abort();
-    // Time enough to notice that the client has gone; then the work may go on.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    pair.farm.sql("SELECT pg_advisory_unlock(46110002)").await;
-    let kept = || async { pair.farm.value::<i64>("SELECT count(*) FROM lab.t").await == 1 };
-    until("the work is done all the same", SOON, kept).await;
+    done_all_the_same(&pair.farm, 46110002).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_a_stream_is_none_either() {
+    let pair = pair().await;
+    slow_note(&pair.farm, 46110003).await;
+    let call = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call",
+                      "params": {"name": "note", "arguments": {}, "_meta": {"progressToken": "p"}}});
+    let mut stream = pair
+        .a
+        .session(json!({}))
+        .await
+        .open(Method::POST, call)
+        .await;
+    stream.next_of("notifications/progress", SOON).await;
+    drop(stream);
+    done_all_the_same(&pair.farm, 46110003).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
