@@ -25,7 +25,7 @@ test-%:
 # Regenerates docs/tools.md from the registry
 docs:
 	@scripts/docs
-# Figures beside their limits, in 10 to 15 minutes; bench-scale builds 10 M jobs once (an hour, 15 GB) and keeps them
+# Figures beside their limits, in 20 to 25 minutes; bench-scale builds 10 M jobs once (half an hour, 20 GB) and keeps them
 bench:
 	@scripts/bench
 bench-scale:

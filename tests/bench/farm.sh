@@ -40,7 +40,10 @@ declare -A flat
 measure() { # jobs: the flat ones, on a history of so many
     local what
     sql -c 'VACUUM ANALYZE' >/dev/null
-    for what in list_queue farm_summary why_waiting list_jobs; do flat[$what.$1]=$(cpu "${statement[$what]}" 6 "${calls[$what]}"); done
+    # The least of three: what the past adds is in all of them, a busy neighbour is not.
+    for what in list_queue farm_summary why_waiting list_jobs; do
+        flat[$what.$1]=$(for _ in 1 2 3; do cpu "${statement[$what]}" 6 "${calls[$what]}"; done | sort -n | head -n 1)
+    done
 }
 job=$(sql -c "SELECT id FROM odin.jobs WHERE status = 'pending' ORDER BY id OFFSET 5000 LIMIT 1")
 declare -A statement=([list_queue]='SELECT count(*) FROM odin.list_queue(100)' [farm_summary]='SELECT length(odin.farm_summary()::text)'

@@ -88,21 +88,23 @@ size=$(sql -d odin_scale -c "SELECT round(pg_database_size('odin_scale') / 1e9, 
 figure "scale.$most.size" "$size" GB - "the database with $most jobs of history and their runs, costs, moves and alerts; built in $(sql -d odin_scale -c 'SELECT seconds FROM bench.built') s"
 for what in list_queue farm_summary why_waiting list_jobs get_job complete_job; do
     declare -A took=()
-    for database in odin_scale_small odin_scale; do
+    # Turn about, and the least of three: what the past adds is in all of them, a busy neighbour is not.
+    for database in odin_scale_small odin_scale odin_scale_small odin_scale odin_scale_small odin_scale; do
         waiting=$(sql -d "$database" -c "SELECT id FROM odin.jobs WHERE status = 'pending' ORDER BY id OFFSET 5000 LIMIT 1")
         old=$(sql -d "$database" -c "SELECT id FROM odin.jobs WHERE status = 'completed' ORDER BY id OFFSET $((small / 2)) LIMIT 1")
         case $what in
-        complete_job)
-            took[$database]=$(cpu_completing "$database" 20 150)
-            continue
-            ;;
         list_queue) statement='SELECT count(*) FROM odin.list_queue(100);' ;;
         farm_summary) statement='SELECT length(odin.farm_summary()::text);' ;;
         why_waiting) statement="SELECT length(odin.why_waiting($waiting)::text);" ;;
         list_jobs) statement='SELECT count(*) FROM odin.list_jobs(NULL, 100);' ;;
         get_job) statement="SELECT length(odin.get_job($old)::text);" ;;
         esac
-        took[$database]=$(cpu "$database" "${statement%;}" 6 "$([ "$what" = why_waiting ] && echo 30 || echo 150)")
+        if [ "$what" = complete_job ]; then
+            now=$(cpu_completing "$database" 20 150)
+        else
+            now=$(cpu "$database" "${statement%;}" 6 "$([ "$what" = why_waiting ] && echo 30 || echo 150)")
+        fi
+        took[$database]=$(printf '%s\n' "$now" ${took[$database]:+"${took[$database]}"} | sort -n | head -n 1)
     done
     figure "scale.$most.$what" "$(awk -v a="${took[odin_scale]}" -v b="${took[odin_scale_small]}" 'BEGIN { printf "%.3f", a / b }')" x '<=1.3' "$what with $most jobs of history (${took[odin_scale]} ms CPU) against $small (${took[odin_scale_small]} ms)"
 done
