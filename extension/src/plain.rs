@@ -102,11 +102,10 @@ fn learnt(registry: i64, wanted: &str, scopes: &[String]) -> Option<Plain> {
         if learnt.registry != registry || may_be_uncommitted() {
             return None;
         }
-        let known = learnt.tools.get(wanted)?.iter();
+        let mut known = learnt.tools.get(wanted)?.iter();
         known
-            .filter(|(of, _)| of == scopes)
+            .find(|(of, _)| of == scopes)
             .map(|(_, tool)| tool.clone())
-            .next()
     })
 }
 

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::db::DbError;
 use crate::gateway::Gateway;
+use crate::hex::hex;
 
 /// Lowercase hex SHA-256 of a key. It opens the farm, so it is never logged either.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -20,10 +21,7 @@ pub struct Credential(Arc<str>);
 
 impl Credential {
     pub fn of_key(key: &str) -> Self {
-        let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
-        let digest = Sha256::digest(key.as_bytes());
-        let halves = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        Credential(halves.map(digit).collect::<String>().into())
+        Credential(hex(&Sha256::digest(key.as_bytes())).into())
     }
 
     pub fn as_str(&self) -> &str {

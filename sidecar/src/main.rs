@@ -11,6 +11,7 @@ mod egress;
 mod embed;
 mod files;
 mod gateway;
+mod hex;
 mod keys;
 mod limits;
 mod mcp;

@@ -18,20 +18,6 @@ work=$(mktemp -d)
 trap 'psql -qX -d postgres -c "DROP DATABASE IF EXISTS $db WITH (FORCE)" -c "DROP ROLE IF EXISTS bench_operator" -c "DROP ROLE IF EXISTS bench_bi" >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
 sql() { psql -qXAt -v ON_ERROR_STOP=1 -d "$db" "$@"; }
 
-cpu() { # statement warm_ups calls [role]: CPU milliseconds a call in one session
-    {
-        echo 'SET max_parallel_workers_per_gather = 0;'
-        echo "SELECT pg_backend_pid() AS pid \\gset"
-        echo "\\setenv BACKEND :pid"
-        for _ in $(seq "$2"); do echo "$1 \\g /dev/null"; done
-        echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"
-        for _ in $(seq "$3"); do echo "$1 \\g /dev/null"; done
-        echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"
-    } >"$work/cpu.sql"
-    psql -qXAt -v ON_ERROR_STOP=1 -U "${4:-bench_operator}" -d "$db" -f "$work/cpu.sql" |
-        awk -v hz="$(getconf CLK_TCK)" -v n="$3" '$1 == "ticks" { if (k++) printf "%.2f\n", ($2 - t) * 1000 / hz / n; t = $2 }'
-}
-
 psql -qX -d postgres -c "CREATE DATABASE $db TEMPLATE ${ODIN_TEST_TEMPLATE:-odin_template}"
 sql -f "$here/farm.sql" >/dev/null
 sql -c 'SELECT bench.grow(10000, false)' >/dev/null
@@ -42,7 +28,7 @@ measure() { # jobs: the flat ones, on a history of so many
     sql -c 'VACUUM ANALYZE' >/dev/null
     # The least of three: what the past adds is in all of them, a busy neighbour is not.
     for what in list_queue farm_summary why_waiting list_jobs; do
-        flat[$what.$1]=$(for _ in 1 2 3; do cpu "${statement[$what]}" 6 "${calls[$what]}"; done | sort -n | head -n 1)
+        flat[$what.$1]=$(for _ in 1 2 3; do cpu_a_call "${statement[$what]}" 6 "${calls[$what]}" -U bench_operator -d "$db"; done | sort -n | head -n 1)
     done
 }
 job=$(sql -c "SELECT id FROM odin.jobs WHERE status = 'pending' ORDER BY id OFFSET 5000 LIMIT 1")
@@ -53,7 +39,7 @@ declare -A calls=([list_queue]=200 [farm_summary]=150 [why_waiting]=30 [list_job
 reports() { # runs: what a dashboard asks, over all runs there are; the limit is one for a million
     local name query
     while IFS='|' read -r name query; do
-        figure "farm.bi.${name// /_}" "$(cpu "$query" 1 2 bench_bi | awk '{ printf "%.0f", $1 }')" ms '<=1000' "odin_bi, CPU: $name, $1 runs"
+        figure "farm.bi.${name// /_}" "$(cpu_a_call "$query" 1 2 -U bench_bi -d "$db" | awk '{ printf "%.0f", $1 }')" ms '<=1000' "odin_bi, CPU: $name, $1 runs"
     done <"$here/farm_reports.txt"
 }
 

@@ -36,36 +36,22 @@ refresh() { # database
     sed -E 's/^CREATE FUNCTION/CREATE OR REPLACE FUNCTION/; s|MODULE_PATHNAME|$libdir/odin_farm|; /^\\echo/d' "$full" >"$work/full.sql"
     PGOPTIONS='-c client_min_messages=warning' sql -d "$1" -f "$work/full.sql" >/dev/null
 }
-cpu() { # database statement warm_ups calls: CPU milliseconds a call, by the kernel's account
-    {
-        echo 'SET max_parallel_workers_per_gather = 0;'
-        echo "SELECT pg_backend_pid() AS pid \\gset"
-        echo "\\setenv BACKEND :pid"
-        for _ in $(seq "$3"); do echo "$2 \\g /dev/null"; done
-        echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"
-        for _ in $(seq "$4"); do echo "$2 \\g /dev/null"; done
-        echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"
-    } >"$work/cpu.sql"
-    sql -U bench_operator -d "$1" -f "$work/cpu.sql" | per_call "$4"
-}
-# The same for completing a job: printers that print are set up, their jobs completed, and all of it taken back, for the big one is kept.
+# What completing a job costs: printers that print are set up, their jobs completed, and all of it taken back, for the big one is kept.
 cpu_completing() { # database warm_ups calls
     {
         echo 'BEGIN;'
         echo "SELECT bench.running($(($2 + $3))) \\g /dev/null"
-        echo "SELECT pg_backend_pid() AS pid \\gset"
-        echo "\\setenv BACKEND :pid"
+        watch_backend
         echo 'SET LOCAL ROLE bench_operator;'
         for i in $(seq $(($2 + $3))); do
-            if [ "$i" = $(($2 + 1)) ]; then echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"; fi
+            if [ "$i" = $(($2 + 1)) ]; then reading; fi
             echo "SELECT 1 / bench.complete($i)::int \\g /dev/null"
         done
-        echo "\\! awk '{ print \"ticks\", \$14 + \$15 }' /proc/\$BACKEND/stat"
+        reading
         echo 'ROLLBACK;'
     } >"$work/cpu.sql"
-    sql -d "$1" -f "$work/cpu.sql" | per_call "$3"
+    cpu_script "$work/cpu.sql" "$3" -d "$1"
 }
-per_call() { awk -v hz="$(getconf CLK_TCK)" -v n="$1" '$1 == "ticks" { if (k++) printf "%.2f\n", ($2 - t) * 1000 / hz / n; t = $2 }'; } # of two readings, calls between them
 
 marked=$(sql -d odin_scale -c 'SELECT tables FROM bench.built WHERE jobs = '"$most" 2>/dev/null || true)
 if [ "$marked" != "$tables" ] || [ -n "${ODIN_BENCH_FRESH:-}" ]; then
@@ -102,7 +88,7 @@ for what in list_queue farm_summary why_waiting list_jobs get_job complete_job; 
         if [ "$what" = complete_job ]; then
             now=$(cpu_completing "$database" 20 150)
         else
-            now=$(cpu "$database" "${statement%;}" 6 "$([ "$what" = why_waiting ] && echo 30 || echo 150)")
+            now=$(cpu_a_call "${statement%;}" 6 "$([ "$what" = why_waiting ] && echo 30 || echo 150)" -U bench_operator -d "$database")
         fi
         took[$database]=$(printf '%s\n' "$now" ${took[$database]:+"${took[$database]}"} | sort -n | head -n 1)
     done

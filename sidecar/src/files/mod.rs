@@ -13,6 +13,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::db::{Db, DbError};
+use crate::hex::hex;
 
 use objects::{ObjectError, Objects};
 use reading::Reading;
@@ -36,14 +37,6 @@ pub enum FileError {
     Object(ObjectError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
-}
-
-/// Hash of what went by, in hex.
-pub fn hex(hash: Sha256) -> String {
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 /// Cuts a stream of any pieces into chunks of the store's size.
@@ -146,7 +139,7 @@ impl Files {
             offset += piece.len() as u64;
         }
         out.flush().await?;
-        if hex(hash) != file.sha256 {
+        if hex(&hash.finalize()) != file.sha256 {
             return Err(FileError::Corrupt);
         }
         Ok(())
@@ -210,7 +203,7 @@ impl Writer {
         }
         Ok(Written {
             upload: self.upload,
-            sha256: hex(self.hash),
+            sha256: hex(&self.hash.finalize()),
         })
     }
 }

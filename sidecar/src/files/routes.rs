@@ -18,13 +18,14 @@ use sha2::{Digest, Sha256};
 
 use super::objects::Objects;
 use super::reading::{Door as Way, Reading};
-use super::{hex, Chunker, FileError};
+use super::{Chunker, FileError};
 use crate::app::App;
 use crate::config::Serve;
 use crate::db::Live;
 use crate::door::{text, Door, Visitor};
 use crate::egress::Egress;
 use crate::gateway::{CallOptions, Caller, Face, Outcome};
+use crate::hex::hex;
 use crate::rest::answer::{self, error};
 
 const BEGIN: &str = "SELECT odin.gateway_upload_begin($1, $2, $3)";
@@ -231,7 +232,7 @@ async fn send(
             "Send the file again.",
         ));
     }
-    let found = hex(hash);
+    let found = hex(&hash.finalize());
     if wanted.is_some_and(|wanted| wanted != found) {
         let detail = "The bytes that arrived do not have the SHA-256 of X-Content-SHA256.";
         return Err(error("file_corrupt", 422, detail, "Send the file again."));
@@ -432,7 +433,7 @@ async fn stream(
                 running.update(&bytes);
                 if next < to {
                     hash = Some(running);
-                } else if hex(running) != *expected {
+                } else if hex(&running.finalize()) != *expected {
                     tracing::error!(sha256 = %expected, "a stored file does not have its hash");
                     return Err(std::io::Error::other("the stored file is damaged"));
                 }

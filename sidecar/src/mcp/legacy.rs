@@ -122,7 +122,7 @@ pub async fn request(
             .with_protocol_version(version.unwrap_or(ProtocolVersion::V_2025_03_26)),
     };
 
-    // Everything the call says before its answer, in order.
+    // Everything the call says, in order, its answer last.
     let (out, mut said) = mpsc::unbounded_channel();
     let handler = Handler {
         app: app.clone(),

@@ -10,7 +10,8 @@ use futures::Stream;
 use sha2::{Digest, Sha256};
 
 use super::driver::Fault;
-use crate::files::{hex, Files};
+use crate::files::Files;
+use crate::hex::hex;
 
 const CHUNK: usize = 4 * 1024 * 1024;
 const SEND: usize = 64 * 1024;
@@ -37,7 +38,7 @@ impl Spooled {
                 .map_err(|e| Fault::odd(format!("no room for a temporary file: {e}")))?;
             size += chunk.len() as u64;
         }
-        let found = hex(hash);
+        let found = hex(&hash.finalize());
         if found != sha256 {
             return Err(Fault::odd(format!(
                 "the file store gave {size} bytes that are not the file {}…",

@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde_json::{json, Value};
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
+
 pub const REPLAYED: HeaderName = HeaderName::from_static("x-idempotent-replay");
 
 pub fn json(status: u16, body: &impl Serialize) -> Response {
@@ -34,12 +36,7 @@ pub fn typed(status: u16, content_type: &'static str, bytes: Vec<u8>) -> Respons
 /// A JSON answer to a GET, or 304 if the caller has this very text already.
 pub fn cacheable(body: &impl Serialize, asked: &HeaderMap) -> Response {
     let bytes = serde_json::to_vec(body).unwrap_or_default();
-    let digest = Sha256::digest(&bytes);
-    let short: String = digest
-        .iter()
-        .take(12)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let short = hex(&Sha256::digest(&bytes)[..12]);
     // Weak: compression changes the bytes, not the meaning.
     let tag = format!("W/\"{short}\"");
     let mut response = if has(asked, &short) {

@@ -10,7 +10,8 @@ use super::jobs::{Live, Trouble};
 use super::shop::Shop;
 use crate::db::DbError;
 use crate::files::objects::{Object, ObjectError};
-use crate::files::{hex, Stored, CHUNK};
+use crate::files::{Stored, CHUNK};
+use crate::hex::hex;
 
 const OBJECT: &str = "SELECT odin.worker_object($1, $2)";
 const UPLOAD: &str = "SELECT to_jsonb(odin.worker_object_upload($1, $2, $3))";
@@ -161,7 +162,7 @@ impl Move<'_> {
     }
 
     fn same(&self, hash: Sha256) -> Result<(), Trouble> {
-        if hex(hash) == self.sha256 {
+        if hex(&hash.finalize()) == self.sha256 {
             return Ok(());
         }
         Err(Trouble::Again(format!(

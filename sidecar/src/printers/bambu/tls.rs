@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use x509_cert::der::asn1::{PrintableStringRef, Utf8StringRef};
 use x509_cert::der::Decode;
 
+use crate::hex::hex;
 use crate::printers::driver::Fault;
 
 /// id-at-commonName.
@@ -45,10 +46,7 @@ impl Identity {
         if name != self.serial {
             return Err(format!("{OTHER_SERIAL} {name}, not to {}", self.serial));
         }
-        let hash: String = Sha256::digest(certificate)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let hash = hex(&Sha256::digest(certificate));
         let mut known = self.known.lock().map_err(|_| "poisoned".to_owned())?;
         match known.as_ref() {
             Some(before) if *before != hash => Err(CHANGED.to_owned()),
