@@ -113,7 +113,7 @@ COMMENT ON FUNCTION odin.install() IS 'Makes the farm in this database, or bring
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA odin FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA odin TO odin_owner;
 GRANT EXECUTE ON FUNCTION odin.current_call(), odin.call_key(), odin.call_is_preview(), odin.actor(), odin.would(jsonb),
-  odin.suggest(text, jsonb, text), odin.note(text), odin.input_responses(), odin.request_state(), odin._has_written(), odin._run(oid, jsonb), odin._nearest(text, text[]),
+  odin.suggest(text, jsonb, text), odin.note(text), odin.input_responses(), odin.request_state(), odin._has_written(), odin._hold_cancel(), odin._run(oid, jsonb), odin._nearest(text, text[]),
   odin._records_page(text, oid, jsonb, text[], text, int, jsonb) TO odin_viewer, odin_customer, odin_bi;
 
 -- A dump brings the tables itself: every pg_dump since 9.5 turns both settings off before anything else.

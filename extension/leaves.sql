@@ -60,6 +60,10 @@ CREATE FUNCTION odin._code_version()
   RETURNS text LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'code_version_wrapper';
 CREATE FUNCTION odin._has_written()
   RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'has_written_wrapper';
+CREATE FUNCTION odin._hold_cancel()
+  RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'hold_cancel_wrapper';
+CREATE FUNCTION odin._release_cancel()
+  RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'release_cancel_wrapper';
 CREATE FUNCTION odin._call_has_hints()
   RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'call_has_hints_wrapper';
 CREATE FUNCTION odin._call_hints()

@@ -93,7 +93,7 @@ pub fn call_has_hints() -> bool {
 }
 
 #[pg_extern(stable)]
-fn current_call() -> Option<i64> {
+pub fn current_call() -> Option<i64> {
     with(|c| c.about.id)
 }
 

@@ -3,6 +3,7 @@
 //! way through Rust. Their SQL declarations are written by hand in `leaves.sql`.
 
 mod arguments;
+mod cancel;
 mod context;
 mod domain;
 mod expression;

@@ -1,6 +1,7 @@
 -- The inner half of a call, inside the jail: run the tool as the caller's role, force what is deferred, roll a preview back.
 -- Errors are caught here, below Rust, where SQLSTATE and constraint names still exist. After the tool has run nothing here may
 -- be looked up by search_path, not even an operator: the path may be the tool's. The dispatcher puts settings back afterwards.
+-- From a cancelled tool on nothing is cancelled any more, or the call would be missing in the trail.
 -- All take the same: what to run, its arguments, whether it is only a preview, and the fingerprint ('' = none) that a preview gave.
 
 CREATE OR REPLACE FUNCTION odin._invoke(run oid, arguments jsonb, preview boolean, bound_to text) RETURNS jsonb
@@ -25,6 +26,7 @@ BEGIN
   END IF;
   RETURN pg_catalog.jsonb_build_object('result', result);
 EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
+  IF SQLSTATE OPERATOR(pg_catalog.=) '57014' THEN PERFORM odin._hold_cancel(); END IF;
   -- Only this block can have filled it, so no tool can make up its own preview.
   IF seen IS NOT NULL THEN RETURN pg_catalog.jsonb_build_object('seen', seen); END IF;
   GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT,
@@ -48,6 +50,7 @@ BEGIN
   END IF;
   RETURN pg_catalog.jsonb_build_object('result', result);
 EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
+  IF SQLSTATE OPERATOR(pg_catalog.=) '57014' THEN PERFORM odin._hold_cancel(); END IF;
   GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT,
     con = CONSTRAINT_NAME, tab = TABLE_NAME, col = COLUMN_NAME;
   RETURN pg_catalog.jsonb_build_object('caught', pg_catalog.jsonb_build_object('sqlstate', state, 'message', said, 'detail', detail, 'hint', hint,

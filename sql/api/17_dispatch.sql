@@ -176,6 +176,7 @@ BEGIN
       END IF;
     END IF;
   EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
+    IF SQLSTATE = '57014' THEN PERFORM odin._hold_cancel(); END IF;
     -- Whatever fails around the tool takes the tool's effect with it.
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
     -- A tool that outran its time did run (the jail says so).
@@ -218,6 +219,7 @@ BEGIN
     RETURN jsonb_build_object('error', odin._error('permission_denied', 'a call never runs as a superuser', 'SET ROLE to a member of odin_viewer, odin_operator or odin_admin first.'));
   END IF;
   answer := odin._dispatch(to_regrole(quote_ident(me)), me, NULL, NULL, NULL, tool, arguments, coalesce(options, '{}') - 'face' - 'confirmed', false);
+  PERFORM odin._release_cancel();
   RETURN CASE answer->>'status'
     WHEN 'error' THEN jsonb_build_object('error', answer->'error')
     WHEN 'complete' THEN CASE WHEN (answer->'replay')::boolean THEN (answer->'result') || '{"_idempotent_replay": true}' ELSE answer->'result' END

@@ -161,6 +161,53 @@ async fn a_call_cancelled_before_its_tool_is_in_the_trail() {
     farm.finish().await;
 }
 
+/// A server may send one request's signal twice, and people press twice: the second finds a call that is being ended and leaves it to that.
+#[tokio::test]
+async fn a_call_cancelled_twice_is_in_the_trail() {
+    let farm = Farm::new().await;
+    let (_, key, gateway) = farm.operator().await;
+    for scope in ["write", "read"] {
+        farm.tool(
+            "slow",
+            "",
+            scope,
+            "BEGIN PERFORM pg_sleep(60); RETURN 'out'; END",
+        )
+        .await;
+        // The first time the dispatcher runs it, then the short way.
+        for _ in 0..2 {
+            let other = farm.client("postgres").await;
+            let cancel = gateway.client.cancel_token();
+            let (answer, ()) = tokio::join!(gateway.call(&key, "slow", json!({})), async {
+                waits_for(&farm, "PgSleep", 1).await;
+                other
+                    .batch_execute("BEGIN; LOCK TABLE odin.audit_calls IN EXCLUSIVE MODE")
+                    .await
+                    .unwrap();
+                cancel.cancel_query(NoTls).await.unwrap();
+                waits_for(&farm, "relation", 1).await;
+                cancel.cancel_query(NoTls).await.unwrap();
+                // A backend that obeyed would be gone from its lock by then.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                other.batch_execute("ROLLBACK").await.unwrap();
+            });
+            assert_eq!(code(&answer), "cancelled", "{answer}");
+            assert_eq!(last_of(&farm, "slow").await, "failed cancelled");
+            still_works(&farm, &gateway, &key).await;
+            // The next statement can be cancelled as ever.
+            let (said, ()) = tokio::join!(
+                odin_tests::refusal(&gateway.client, "SELECT pg_sleep(60)"),
+                async {
+                    waits_for(&farm, "PgSleep", 1).await;
+                    cancel.cancel_query(NoTls).await.unwrap();
+                }
+            );
+            assert!(said.starts_with("57014"), "{said}");
+        }
+    }
+    farm.finish().await;
+}
+
 /// Where the trail cannot be written, nothing is done: the effect and its record are one.
 #[tokio::test]
 async fn no_effect_without_its_record() {
