@@ -5,8 +5,10 @@ use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tracing_subscriber::filter::{filter_fn, FilterExt};
+use tracing::Subscriber;
+use tracing_subscriber::filter::{filter_fn, FilterExt, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -14,14 +16,34 @@ use crate::config::{Common, LogFormat};
 
 /// Logs go to stderr: stdout belongs to the protocol in `odin-farm stdio`. Spans go where OTEL_* says. Inside the runtime.
 pub fn init(common: &Common, default: &str) -> Result<(), String> {
+    // A second start in one process (tests) keeps the first subscriber.
+    let _ = match crate::traces::layer()? {
+        Some(traces) => tracing_subscriber::registry()
+            .with(traces)
+            .with(log(common, default))
+            .try_init(),
+        // Not `with(None)`: such a layer counts as one that takes every span.
+        None => tracing_subscriber::registry()
+            .with(log(common, default))
+            .try_init(),
+    };
+    Ok(())
+}
+
+/// The log is of events; a span that only it would take is not made at all.
+fn log<S>(common: &Common, default: &str) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
     let wanted = common.log.as_deref().unwrap_or(default);
     // rmcp reports every request at INFO and every ordinary disconnect at ERROR.
     let filter = EnvFilter::try_new(format!("{wanted},rmcp=off,tokio_postgres=warn"))
         .unwrap_or_else(|_| EnvFilter::new("info,rmcp=off"));
-    // The log is of events; a span that only it would take is not made at all.
-    let filter = filter_fn(|of| of.is_event()).and(filter);
+    // The hint says that levels are for the second filter to judge: without one, every library's every word would be looked at.
+    let events = filter_fn(|of| of.is_event()).with_max_level_hint(LevelFilter::TRACE);
+    let filter = events.and(filter);
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let log = match common.log_format {
+    match common.log_format {
         LogFormat::Json => log
             .json()
             .flatten_event(true)
@@ -30,13 +52,7 @@ pub fn init(common: &Common, default: &str) -> Result<(), String> {
             .with_filter(filter)
             .boxed(),
         LogFormat::Text => log.with_filter(filter).boxed(),
-    };
-    let subscriber = tracing_subscriber::registry()
-        .with(crate::traces::layer()?)
-        .with(log);
-    // A second start in one process (tests) keeps the first subscriber.
-    let _ = subscriber.try_init();
-    Ok(())
+    }
 }
 
 /// Upper bounds of the histogram's buckets, in seconds.

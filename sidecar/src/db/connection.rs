@@ -177,10 +177,11 @@ fn notice(message: &ServerMessage) -> Option<Notice> {
 }
 
 impl Manager for Connector {
-    type Type = Connection;
+    /// Boxed: on its way to a call and back it is moved a dozen times.
+    type Type = Box<Connection>;
     type Error = DbError;
 
-    async fn create(&self) -> Result<Connection, DbError> {
+    async fn create(&self) -> Result<Box<Connection>, DbError> {
         self.may_try()?;
         let ear: Ear = Arc::default();
         let heard = ear.clone();
@@ -202,17 +203,21 @@ impl Manager for Connector {
             .await;
         self.tried(connected.as_ref().err());
         let (client, _driver) = connected?;
-        Ok(Connection {
+        Ok(Box::new(Connection {
             cancel: client.cancel_token(),
             client,
             tls: self.tls.clone(),
             ear,
             statements: HashMap::new(),
-        })
+        }))
     }
 
     /// No round trip: the database's jail leaves nothing behind on a connection, and a dead one shows itself.
-    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<DbError> {
+    async fn recycle(
+        &self,
+        connection: &mut Box<Connection>,
+        _: &Metrics,
+    ) -> RecycleResult<DbError> {
         if connection.client.is_closed() {
             return Err(RecycleError::message("connection closed"));
         }

@@ -54,12 +54,9 @@ impl Handler {
             notices,
             limit: None,
         };
-        let call = self
-            .app
-            .gateway
-            .call(&self.caller, tool, arguments, options, live);
-        // Pinned here, so that it is not moved into another future whole.
-        let call = std::pin::pin!(call);
+        let gateway = &self.app.gateway;
+        // Pinned where it is made: moved once, it would take its room twice.
+        let call = std::pin::pin!(gateway.call(&self.caller, tool, arguments, options, live));
         match relay {
             None => call.await,
             Some(relay) => relay.during(call).await,

@@ -59,14 +59,15 @@ impl Relay {
             tokio::select! {
                 biased;
                 notice = self.heard.recv(), if open => match notice {
-                    Some(notice) => self.pass_on(notice).await,
+                    // Boxed: hardly a call has notices, and every call would carry room for them.
+                    Some(notice) => Box::pin(self.pass_on(notice)).await,
                     None => open = false,
                 },
                 result = &mut work => break result,
             }
         };
         while let Ok(notice) = self.heard.try_recv() {
-            self.pass_on(notice).await;
+            Box::pin(self.pass_on(notice)).await;
         }
         result
     }
