@@ -16,7 +16,8 @@ thread_local! {
 #[pg_extern]
 fn hold_cancel() {
     // SAFETY: reads this backend's own state and the role cache.
-    let owner = unsafe { pg_sys::GetUserId() == pg_sys::get_role_oid(c"odin_owner".as_ptr(), true) };
+    let owner =
+        unsafe { pg_sys::GetUserId() == pg_sys::get_role_oid(c"odin_owner".as_ptr(), true) };
     if HELD.get() || !(owner || current_call().is_some()) {
         return;
     }
