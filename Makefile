@@ -25,7 +25,7 @@ test-%:
 # Regenerates docs/tools.md from the registry
 docs:
 	@scripts/docs
-# Figures beside their limits, in 20 to 25 minutes; bench-scale builds 10 M jobs once (half an hour, 20 GB) and keeps them
+# Figures beside their limits, in some 12 minutes; bench-scale measures all there is, on 10 M jobs that it builds once (half an hour, 20 GB) and keeps
 bench:
 	@scripts/bench
 bench-scale:
