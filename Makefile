@@ -25,7 +25,7 @@ test-%:
 # Regenerates docs/tools.md from the registry
 docs:
 	@scripts/docs
-# Figures beside their limits, in some 12 minutes; bench-scale measures all there is, on 10 M jobs that it builds once (half an hour, 20 GB) and keeps
+# Figures beside their limits, in some 10 minutes; bench-scale measures all there is, on 10 M jobs that it builds once (half an hour, 20 GB) and keeps
 bench:
 	@scripts/bench
 bench-scale:
