@@ -18,12 +18,18 @@ fn hold_cancel() {
     // SAFETY: reads this backend's own state and the role cache.
     let owner =
         unsafe { pg_sys::GetUserId() == pg_sys::get_role_oid(c"odin_owner".as_ptr(), true) };
-    if HELD.get() || !(owner || current_call().is_some()) {
+    if !(owner || current_call().is_some()) {
         return;
     }
-    HELD.set(true);
-    // SAFETY: this backend's own counter; every error sets it to zero.
-    unsafe { pg_sys::QueryCancelHoldoffCount += 1 };
+    // SAFETY: this backend's own counter. Every error sets it to zero, that of a tool which came too late among them: then it is held anew.
+    unsafe {
+        if pg_sys::QueryCancelHoldoffCount == 0 {
+            pg_sys::QueryCancelHoldoffCount = 1;
+        }
+    }
+    if HELD.replace(true) {
+        return;
+    }
     register_xact_callback(PgXactCallbackEvent::Commit, || {
         if release() {
             // SAFETY: the statement it was meant for is over.

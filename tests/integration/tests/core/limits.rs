@@ -208,6 +208,38 @@ async fn a_call_cancelled_twice_is_in_the_trail() {
     farm.finish().await;
 }
 
+/// The same when the tool ran into its own limit: a cancel that comes while that is written down finds nothing to cancel.
+#[tokio::test]
+async fn a_late_call_cancelled_is_in_the_trail() {
+    let farm = Farm::new().await;
+    let (_, key, gateway) = farm.operator().await;
+    for scope in ["write", "read"] {
+        let body = "BEGIN PERFORM pg_sleep(60); RETURN 'out'; END";
+        farm.tool_with("late", "", scope, body, ", timeout => '200 ms'")
+            .await;
+        // The first time the dispatcher runs it, then the short way.
+        for _ in 0..2 {
+            let other = farm.client("postgres").await;
+            let cancel = gateway.client.cancel_token();
+            other
+                .batch_execute("BEGIN; LOCK TABLE odin.audit_calls IN EXCLUSIVE MODE")
+                .await
+                .unwrap();
+            let (answer, ()) = tokio::join!(gateway.call(&key, "late", json!({})), async {
+                waits_for(&farm, "relation", 1).await;
+                cancel.cancel_query(NoTls).await.unwrap();
+                // A backend that obeyed would be gone from its lock by then.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                other.batch_execute("ROLLBACK").await.unwrap();
+            });
+            assert_eq!(code(&answer), "timeout", "{answer}");
+            assert_eq!(last_of(&farm, "late").await, "failed timeout");
+            still_works(&farm, &gateway, &key).await;
+        }
+    }
+    farm.finish().await;
+}
+
 /// Where the trail cannot be written, nothing is done: the effect and its record are one.
 #[tokio::test]
 async fn no_effect_without_its_record() {
